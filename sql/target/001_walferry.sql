@@ -1,0 +1,34 @@
+-- walferry's own tables on a target: where each stream stands, and how far each table's initial copy is.
+-- Applied by walferry itself in one transaction, in the schema of 000_schema.sql; safe to read at any time.
+
+CREATE TABLE walferry.migration (
+    version    integer PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- One row per stream. The row moves in the same transaction as the data, by compare-and-set on end_lsn.
+CREATE TABLE walferry.progress (
+    stream            text PRIMARY KEY,
+    system_identifier text NOT NULL,        -- of the source, from IDENTIFY_SYSTEM
+    timeline          bigint NOT NULL,      -- of the source when the row was last moved
+    database          text NOT NULL,        -- source database
+    slot              text NOT NULL,        -- source slot
+    end_lsn           pg_lsn,               -- end of the last source commit applied; NULL: registered, nothing copied yet
+    commit_time       timestamptz,          -- of that commit, by the source's clock
+    updated_at        timestamptz NOT NULL DEFAULT now()
+);
+
+-- One row per table that has been, or is being, copied.
+CREATE TABLE walferry.table_state (
+    stream      text NOT NULL,
+    schema_name text NOT NULL,
+    table_name  text NOT NULL,
+    state       text NOT NULL CHECK (state IN ('copying', 'done')),
+    copier      text NOT NULL,              -- the daemon run that copies; another run takes over by changing it
+    copy_lsn    pg_lsn NOT NULL,            -- of the copy's snapshot: changes that commit from here on are applied
+    rows_copied bigint NOT NULL DEFAULT 0,
+    started_at  timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    origin      text,                       -- once copied: OID, entry in the publication, and publication on the source
+    PRIMARY KEY (stream, schema_name, table_name)
+);

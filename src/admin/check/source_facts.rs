@@ -1,0 +1,236 @@
+//! What the source says of itself, as far as a check cares. Nothing is changed: the session is read-only.
+
+use tokio_postgres::Row;
+
+use crate::admin::servers;
+use crate::error::{Judged, Verdict, chain};
+use crate::launcher::gap::SourceFacts as Position;
+use crate::launcher::setup::Setup;
+use crate::postgres::wire::Purpose;
+use crate::postgres::{Client, PgError, WireConnection};
+use crate::relation::TableName;
+use crate::source::publication::{self, Chosen, Publication};
+use crate::source::slot::{self, Slot};
+use crate::source::{SourceError, identity};
+use crate::sql::Sql;
+
+use super::CommandError;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct SourceFacts {
+    /// `server_version_num`.
+    pub version: u32,
+    /// `wal_level`.
+    pub wal_level: String,
+    /// A standby.
+    pub in_recovery: bool,
+    /// `server_encoding`.
+    pub encoding: String,
+    /// The session's role.
+    pub role: String,
+    /// `max_replication_slots`, and how many there are.
+    pub slots: (i64, i64),
+    /// `max_wal_senders`, and how many there are.
+    pub senders: (i64, i64),
+    /// `max_slot_wal_keep_size` in megabytes; -1: no limit.
+    pub keep_megabytes: i64,
+    /// `wal_sender_timeout` in milliseconds; 0: none.
+    pub sender_timeout: i64,
+    /// `idle_replication_slot_timeout` (18 and later), in seconds; 0: none.
+    pub idle_slot_timeout: i64,
+    /// Large objects.
+    pub large_objects: i64,
+    /// Why no replication connection can be had, and the way out.
+    pub no_replication: Option<(String, Option<String>)>,
+    /// For the comparison with targets; `None` when replication connections cannot be had.
+    pub position: Option<Position>,
+    /// The slot, if it is there.
+    pub slot: Option<Slot>,
+    /// The publication, or what is wrong with it.
+    pub publication: PublicationFacts,
+    /// Chosen tables that are unlogged.
+    pub unlogged: Vec<TableName>,
+    /// Published tables (or their partitions) and what the role lacks for reading them.
+    pub unreadable: Vec<Unreadable>,
+    /// Sequences that belong to columns of published tables.
+    pub sequences: i64,
+}
+
+/// How the publication is.
+#[derive(Debug, Default)]
+pub enum PublicationFacts {
+    /// It could not be asked for.
+    #[default]
+    Unknown,
+    /// There, and complete.
+    Complete(Publication),
+    /// Not there; walferry may make it.
+    ToBeMade,
+    /// Not there or incomplete, and what mends it. The publication, if it is there.
+    Wrong(String, String, Option<Publication>),
+}
+
+impl PublicationFacts {
+    /// What is published.
+    pub fn published(&self) -> Option<&Publication> {
+        match self {
+            Self::Complete(publication) | Self::Wrong(_, _, Some(publication)) => Some(publication),
+            _ => None,
+        }
+    }
+}
+
+/// A table whose rows cannot be read, all of them.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// The table or partition.
+    pub table: TableName,
+    /// No USAGE on its schema.
+    pub schema_closed: bool,
+    /// No SELECT on it.
+    pub no_select: bool,
+    /// Row level security would hide rows.
+    pub row_security: bool,
+}
+
+/// Asks the source.
+///
+/// # Errors
+/// It cannot be reached, or answers what it should not.
+pub async fn gather(setup: &Setup) -> Result<SourceFacts, CommandError> {
+    let client = servers::source(setup).await?;
+    let failed = |error| CommandError::at("the source cannot be asked", error);
+    let mut facts = settings(&client).await.map_err(failed)?;
+    replication(setup, &mut facts).await;
+    let failed = |error| CommandError::at("the source cannot be asked", error);
+    facts.slot = slot::inspect(&client, &setup.stream).await.map_err(failed)?;
+    if let (Some(position), Some(slot)) = (&mut facts.position, &facts.slot) {
+        position.confirmed = slot.confirmed_flush;
+    }
+    facts.publication = publication(setup, &client).await.map_err(failed)?;
+    let failed = |error| CommandError::at("the source cannot be asked", error);
+    facts.unlogged = unlogged(setup, &client).await.map_err(failed)?;
+    let Some(published) = facts.publication.published() else { return Ok(facts) };
+    let chosen = || published.tables.iter().filter(|table| setup.chooses(&table.name));
+    let leaves: Vec<u32> = chosen().flat_map(|table| table.leaves.iter().map(|leaf| leaf.oid)).collect();
+    let tables: Vec<u32> = chosen().map(|table| table.oid).collect();
+    facts.unreadable = unreadable(&client, &leaves).await.map_err(failed)?;
+    let sequences = client.query_one(&SEQUENCES, &[&tables]).await.map_err(failed)?;
+    facts.sequences = sequences.get(0);
+    Ok(facts)
+}
+
+const SETTINGS: Sql = Sql::new(
+    "SELECT current_setting('wal_level'), pg_is_in_recovery(), current_setting('server_encoding'), current_user::text, \
+     current_setting('max_replication_slots')::bigint, (SELECT count(*) FROM pg_replication_slots), \
+     current_setting('max_wal_senders')::bigint, (SELECT count(*) FROM pg_stat_replication), \
+     (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), \
+     (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'), \
+     coalesce((SELECT setting::bigint FROM pg_settings WHERE name = 'idle_replication_slot_timeout'), 0), \
+     (SELECT count(*) FROM pg_largeobject_metadata)",
+);
+
+async fn settings(client: &Client) -> Result<SourceFacts, PgError> {
+    client.batch(&Sql::new("SET default_transaction_read_only = on")).await?;
+    let row = client.query_one(&SETTINGS, &[]).await?;
+    Ok(SourceFacts {
+        version: client.server_version(),
+        wal_level: row.get(0),
+        in_recovery: row.get(1),
+        encoding: row.get(2),
+        role: row.get(3),
+        slots: (row.get(4), row.get(5)),
+        senders: (row.get(6), row.get(7)),
+        keep_megabytes: row.get(8),
+        sender_timeout: row.get(9),
+        idle_slot_timeout: row.get(10),
+        large_objects: row.get(11),
+        ..SourceFacts::default()
+    })
+}
+
+/// Whether the role may replicate is best asked by doing so: managed servers have their own ways of allowing it.
+async fn replication(setup: &Setup, facts: &mut SourceFacts) {
+    match position(setup).await {
+        Ok(position) => facts.position = Some(position),
+        Err(error) => {
+            let hint = match error.verdict() {
+                Verdict::Halt { hint } => Some(hint),
+                Verdict::Retry => None,
+            };
+            facts.no_replication = Some((chain(&error), hint));
+        }
+    }
+}
+
+async fn position(setup: &Setup) -> Result<Position, SourceError> {
+    let doing = || "opening a replication connection".to_owned();
+    let mut conn = WireConnection::connect(&setup.source, &setup.application_name(), Purpose::Replication)
+        .await
+        .map_err(|source| SourceError::Postgres { doing: doing(), source })?;
+    let found = identity::identify(&mut conn).await?;
+    let history = identity::timeline_history(&mut conn, found.timeline).await?;
+    Ok(Position {
+        system_identifier: found.system_identifier,
+        timeline: found.timeline,
+        switches: history.into_iter().map(|switch| (switch.timeline, switch.switch)).collect(),
+        flushed: found.flush_lsn,
+        database: found.database,
+        slot: setup.stream.clone(),
+        confirmed: None,
+    })
+}
+
+/// Where walferry may make the publication, the attempt ends at the session being read-only.
+async fn publication(setup: &Setup, client: &Client) -> Result<PublicationFacts, SourceError> {
+    let name = &setup.config.source.publication;
+    let chooses = |table: &TableName| setup.chooses(table);
+    let chosen = setup.tables.as_ref().map(|_| &chooses as Chosen<'_>);
+    match publication::ensure(client, name, chosen).await {
+        Ok(publication) => Ok(PublicationFacts::Complete(publication)),
+        Err(SourceError::Publication { problem, remedy, .. }) => {
+            Ok(PublicationFacts::Wrong(problem, remedy, publication::read(client, name).await?))
+        }
+        // read_only_sql_transaction
+        Err(SourceError::Postgres { source, .. }) if source.code() == Some("25006") => Ok(PublicationFacts::ToBeMade),
+        Err(error) => Err(error),
+    }
+}
+
+fn name(row: &Row) -> TableName {
+    TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))
+}
+
+async fn unlogged(setup: &Setup, client: &Client) -> Result<Vec<TableName>, PgError> {
+    let unlogged = Sql::new(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind = 'r' AND c.relpersistence = 'u' AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+         ORDER BY 1, 2",
+    );
+    let rows = client.query(&unlogged, &[]).await?;
+    Ok(rows.iter().map(name).filter(|name| setup.chooses(name)).collect())
+}
+
+async fn unreadable(client: &Client, leaves: &[u32]) -> Result<Vec<Unreadable>, PgError> {
+    let sql = Sql::new(
+        "SELECT * FROM (SELECT n.nspname::text, c.relname::text, NOT has_schema_privilege(n.oid, 'USAGE') AS closed, \
+         NOT has_any_column_privilege(c.oid, 'SELECT') AS no_select, row_security_active(c.oid) AS hidden \
+         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::oid[])) t \
+         WHERE closed OR no_select OR hidden ORDER BY 1, 2",
+    );
+    let rows = client.query(&sql, &[&leaves]).await?;
+    let one = |row: &Row| Unreadable {
+        table: name(row),
+        schema_closed: row.get(2),
+        no_select: row.get(3),
+        row_security: row.get(4),
+    };
+    Ok(rows.iter().map(one).collect())
+}
+
+const SEQUENCES: Sql = Sql::new(
+    "SELECT count(DISTINCT d.objid) FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' \
+     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') \
+     AND d.refobjid = ANY ($1::oid[])",
+);

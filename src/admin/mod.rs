@@ -1,0 +1,23 @@
+//! The commands beside `run`: each asks, shows or changes something, and ends.
+//!
+//! | file | command |
+//! |---|---|
+//! | `check/` | `walferry check`: everything that would stop or surprise, before it does |
+//! | `demo/` | `walferry demo`: servers, workload, daemon, kill, comparison |
+//! | `slot/` | `walferry slot`: list, create, drop, reset |
+//! | `status/` | `walferry status`: from the daemon, else from the servers |
+//! | `error.rs` | why a command was refused or failed |
+//! | `output.rs` | tables and JSON |
+//! | `servers.rs` | sessions on the configured servers |
+//! | `daemon.rs` | asking a running daemon over HTTP |
+
+pub mod check;
+pub mod daemon;
+pub mod demo;
+pub mod error;
+pub mod output;
+pub mod servers;
+pub mod slot;
+pub mod status;
+
+pub use error::CommandError;

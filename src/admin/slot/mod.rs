@@ -1,0 +1,163 @@
+//! `walferry slot list | create | drop | reset`: the replication slot on the source, and what targets know of it.
+//!
+//! | file | idea |
+//! |---|---|
+//! | `mod.rs` | which command, and what it prints |
+//! | `guard.rs` | nothing is changed under a running daemon |
+//! | `change.rs` | create, drop, reset, in an order that a crash cannot harm |
+
+mod change;
+mod guard;
+
+use std::io::{IsTerminal, Write};
+
+use serde::Serialize;
+
+use super::output::{self, line, size};
+use super::{CommandError, servers};
+use crate::cli::{ExitCode, SlotChange, SlotCommand};
+use crate::config::Config;
+use crate::launcher::setup::Setup;
+use crate::postgres::Client;
+use crate::source::slot::{self, Slot};
+
+/// A slot as it is printed.
+#[derive(Debug, Serialize)]
+struct SlotReport {
+    name: String,
+    /// Whether it is this configuration's.
+    ours: bool,
+    plugin: Option<String>,
+    database: Option<String>,
+    active_pid: Option<i32>,
+    confirmed_flush_lsn: Option<String>,
+    restart_lsn: Option<String>,
+    wal_status: Option<String>,
+    invalidation_reason: Option<String>,
+    retained_bytes: Option<u64>,
+    safe_wal_size: Option<i64>,
+    temporary: bool,
+    failover: bool,
+}
+
+impl SlotReport {
+    fn new(slot: Slot, ours: &str) -> Self {
+        Self {
+            ours: slot.name == ours,
+            name: slot.name,
+            plugin: slot.plugin,
+            database: slot.database,
+            active_pid: slot.active_pid,
+            confirmed_flush_lsn: slot.confirmed_flush.map(|lsn| lsn.to_string()),
+            restart_lsn: slot.restart_lsn.map(|lsn| lsn.to_string()),
+            wal_status: slot.wal_status,
+            invalidation_reason: slot.invalidation_reason,
+            retained_bytes: slot.retained_bytes,
+            safe_wal_size: slot.safe_wal_size,
+            temporary: slot.temporary,
+            failover: slot.failover,
+        }
+    }
+
+    fn row(&self) -> Vec<String> {
+        let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        vec![
+            format!("{}{}", self.name, if self.ours { " *" } else { "" }),
+            or_dash(&self.plugin),
+            self.active_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            or_dash(&self.confirmed_flush_lsn),
+            or_dash(&self.wal_status),
+            self.retained_bytes.map_or_else(|| "-".to_owned(), size),
+            self.safe_wal_size.map_or_else(|| "no limit".to_owned(), |left| size(left.max(0).unsigned_abs())),
+        ]
+    }
+}
+
+/// What a change has done.
+#[derive(Debug, Default, Serialize)]
+struct Done {
+    /// The slot.
+    slot: String,
+    /// In the order in which it was done, as sentences.
+    done: Vec<String>,
+    /// What is going to happen next, and what to do about it.
+    next: String,
+}
+
+/// Carries a `slot` command out.
+///
+/// # Errors
+/// A server cannot be reached, a daemon is using the slot, or the user does not agree.
+pub async fn run(config: Config, command: &SlotCommand) -> Result<ExitCode, CommandError> {
+    let setup = servers::setup(config)?;
+    let source = servers::source(&setup).await?;
+    match command {
+        SlotCommand::List(output) => list(&setup, &source, output.json).await,
+        SlotCommand::Create(output) => report(&change::create(&setup, &source).await?, output.json),
+        SlotCommand::Drop(flags) => {
+            let what =
+                format!("Drop the replication slot \"{}\"? Its targets can only go on by a new copy.", setup.stream);
+            agree(flags, &what)?;
+            report(&change::drop(&setup, &source, flags.force).await?, flags.output.json)
+        }
+        SlotCommand::Reset(flags) => {
+            let targets: Vec<&str> = setup.targets.iter().map(|target| target.name.as_str()).collect();
+            let what = format!(
+                "Drop and create the replication slot \"{}\", and have all its tables on {} {} and copied again?",
+                setup.stream,
+                targets.join(", "),
+                change::fate(&setup)
+            );
+            agree(flags, &what)?;
+            report(&change::reset(&setup, &source, flags.force).await?, flags.output.json)
+        }
+    }
+}
+
+async fn list(setup: &Setup, source: &Client, json: bool) -> Result<ExitCode, CommandError> {
+    let slots = slot::list(source).await.map_err(|error| CommandError::at("slot list", error))?;
+    let slots: Vec<SlotReport> = slots.into_iter().map(|slot| SlotReport::new(slot, &setup.stream)).collect();
+    if json {
+        output::json(&slots)?;
+        return Ok(ExitCode::Success);
+    }
+    if slots.is_empty() {
+        line(&format!("{} has no logical slots in this database.", source.peer()))?;
+        return Ok(ExitCode::Success);
+    }
+    let header = ["slot", "plugin", "active pid", "confirmed", "wal", "keeps back", "may still grow"];
+    line(&output::table(&header, &[2, 5, 6], slots.iter().map(SlotReport::row)))?;
+    if slots.iter().any(|slot| slot.ours) {
+        line("* the slot of this configuration")?;
+    }
+    Ok(ExitCode::Success)
+}
+
+fn report(done: &Done, json: bool) -> Result<ExitCode, CommandError> {
+    if json {
+        output::json(done)?;
+    } else {
+        done.done.iter().try_for_each(|sentence| line(sentence))?;
+        line(&done.next)?;
+    }
+    Ok(ExitCode::Success)
+}
+
+/// Asks, on a terminal, unless `--yes` says that the user has thought about it.
+fn agree(flags: &SlotChange, what: &str) -> Result<(), CommandError> {
+    if flags.yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CommandError::refused("this gives the slot up, and nobody can be asked", "Say --yes."));
+    }
+    let failed = |source| CommandError::failed("cannot ask").because(source);
+    let mut error = std::io::stderr();
+    write!(error, "{what} [y/N] ").and_then(|()| error.flush()).map_err(failed)?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(failed)?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(()),
+        _ => Err(CommandError::failed("nothing was changed")),
+    }
+}

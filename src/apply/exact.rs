@@ -1,0 +1,439 @@
+//! Exact apply: every change in source order, prepared statements, one Sync for the whole target transaction.
+//!
+//! BEGIN, rows, progress and COMMIT travel in one flight, so at low load a source transaction is on the target after
+//! one round trip. When the target refuses anything in a flight of several transactions, nothing of it is done; they
+//! are then sent one by one, and the one that was refused change by change (see `conflict.rs`).
+//!
+//! A transaction too large for one batch arrives in pieces: the target transaction stays open until its Commit. A
+//! piece runs under a savepoint, so that it can fall back alone: its earlier pieces are no longer in memory.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::conflict::CASCADES;
+use super::error::{ApplyError, ConflictKind};
+use super::flight::{Flight, Step, Values};
+use super::observer::Observer;
+use super::progress::{self, Stream};
+use super::queue::{Batch, Held};
+use super::session::Session;
+use super::statement::{GUARD, Shape};
+use super::table::TargetTable;
+use crate::change::{Change, Part, PgTime};
+use crate::error::{Judged, Verdict};
+use crate::lsn::{EndLsn, Lsn};
+use crate::postgres::{PgError, ServerError};
+use crate::relation::{Displayed, Relation, ReplicaIdentity, TableName};
+use crate::row::{Datum, OldRow, Row};
+use crate::sql::Sql;
+
+/// What to do about conflicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// The target is made to agree with the source.
+    SourceWins,
+    /// The target halts.
+    Stop,
+}
+
+/// What an [`Applier`] applies, and on whose behalf.
+#[derive(Clone)]
+pub struct AppliedTo {
+    /// The stream whose progress row is moved.
+    pub stream: Stream,
+    /// What to do about conflicts.
+    pub policy: ConflictPolicy,
+    /// The tables that have been copied: others must be copied before their changes can be applied.
+    pub copied: Arc<HashSet<TableName>>,
+    /// Who is told.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// Applies to one target what it is given, in order.
+pub struct Applier {
+    pub(super) session: Session,
+    pub(super) stream: Stream,
+    pub(super) policy: ConflictPolicy,
+    pub(super) copied: Arc<HashSet<TableName>>,
+    pub(super) observer: Arc<dyn Observer>,
+    /// Where the progress row stands.
+    pub(super) stored: EndLsn,
+    /// Whether a transaction in pieces is open.
+    pub(super) open: bool,
+    /// When the target transaction at hand began.
+    begun: Instant,
+    /// Conflicts that were mended, to be reported once that is not undone any more: a rollback forgets them.
+    pub(super) mended: Vec<Met>,
+    /// The conflict that this worker halted at last, so that trying again does not count it again.
+    pub(super) halted_at: Option<Met>,
+}
+
+/// A conflict that was met: what is reported of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Met {
+    pub kind: ConflictKind,
+    pub table: TableName,
+    pub key: String,
+    pub lsn: Lsn,
+}
+
+const BEGIN: Sql = Sql::new("BEGIN");
+const COMMIT: Sql = Sql::new("COMMIT");
+const SAVEPOINT: Sql = Sql::new("SAVEPOINT walferry_piece");
+const RELEASE: Sql = Sql::new("RELEASE SAVEPOINT walferry_piece");
+const ROLLBACK_TO: Sql = Sql::new("ROLLBACK TO SAVEPOINT walferry_piece");
+/// Constraints that may be deferred are checked at the end of the transaction, as they may have been on the source.
+const DEFER: Sql = Sql::new("SET CONSTRAINTS ALL DEFERRED");
+/// TRUNCATE is refused (55006) while checks of the table's rows are pending, which earlier transactions of the batch
+/// may have left. The source, which allowed it, had none pending.
+const CHECK: Sql = Sql::new("SET CONSTRAINTS ALL IMMEDIATE");
+
+impl Applier {
+    /// An applier for an open session whose target has stored progress up to `stored`.
+    pub fn new(session: Session, options: AppliedTo, stored: EndLsn) -> Self {
+        let AppliedTo { stream, policy, copied, observer } = options;
+        let begun = Instant::now();
+        Self {
+            session,
+            stream,
+            policy,
+            copied,
+            observer,
+            stored,
+            open: false,
+            begun,
+            mended: Vec::new(),
+            halted_at: None,
+        }
+    }
+
+    /// Applies whole transactions in one target transaction.
+    ///
+    /// # Errors
+    /// What the target refuses, even one by one; transactions before the refused one are committed then.
+    pub async fn batch(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+        self.session.tidy().await?;
+        let parts: Vec<Arc<Part>> =
+            batch.transactions.iter().filter(|part| end(part).is_some_and(|end| end > self.stored)).cloned().collect();
+        if parts.is_empty() && batch.end <= self.stored {
+            return Ok(());
+        }
+        self.resolve(&parts).await?;
+        self.begun = Instant::now();
+        let mut flight = Flight::new(&mut self.session);
+        flight.control(&BEGIN, Step::Control)?;
+        flight.control(&DEFER, Step::Control)?;
+        let changes = parts.iter().flat_map(|part| part.changes.iter().map(|change| (change, position(part))));
+        for (at, (change, lsn)) in changes.enumerate() {
+            load(&mut flight, self.policy, change, at, lsn)?;
+        }
+        finish(&mut flight, &self.stream, self.stored, batch)?;
+        let landed = flight.fly().await?;
+        let Some((step, error)) = landed.failed else {
+            self.committed(batch.end, batch.commit_time, &parts, &landed.missing);
+            return Ok(());
+        };
+        self.rollback().await?;
+        self.give_up_on(step, error)?;
+        for part in &parts {
+            self.piece(part).await?;
+        }
+        if self.stored < batch.end { self.advance(batch.end, batch.commit_time, &[], &[]).await } else { Ok(()) }
+    }
+
+    /// Applies a whole transaction, or the next piece of one.
+    ///
+    /// # Errors
+    /// What the target refuses, even change by change. The transaction is then rolled back.
+    pub async fn piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
+        let result = self.try_piece(part).await;
+        if result.is_err() && self.session.is_open() {
+            self.rollback().await?;
+        }
+        result
+    }
+
+    async fn try_piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
+        let parts = std::slice::from_ref(part);
+        self.resolve(parts).await?;
+        if part.index == 0 {
+            self.begun = Instant::now();
+        }
+        let mut flight = Flight::new(&mut self.session);
+        if part.index == 0 {
+            flight.control(&BEGIN, Step::Control)?;
+            flight.control(&DEFER, Step::Control)?;
+        }
+        flight.control(&SAVEPOINT, Step::Control)?;
+        for (at, change) in part.changes.iter().enumerate() {
+            load(&mut flight, self.policy, change, at, position(part))?;
+        }
+        flight.control(&RELEASE, Step::Control)?;
+        self.open = true;
+        let landed = flight.fly().await?;
+        let mut missing = landed.missing;
+        if let Some((step, error)) = landed.failed {
+            self.give_up_on(step, error)?;
+            self.session.control(&ROLLBACK_TO).await?;
+            self.session.forget().await?;
+            missing = self.stepwise(part).await?;
+        }
+        match part.commit {
+            Some(commit) => self.advance(commit.end_lsn, Some(commit.time), parts, &missing).await,
+            None => {
+                self.observer.applied(parts);
+                self.report_mended();
+                self.report_missing(parts, &missing);
+                Ok(())
+            }
+        }
+    }
+
+    /// Moves the progress row and commits: the open transaction, or one of its own.
+    async fn advance(
+        &mut self,
+        end: EndLsn,
+        time: Option<PgTime>,
+        parts: &[Arc<Part>],
+        missing: &[usize],
+    ) -> Result<(), ApplyError> {
+        let mut flight = Flight::new(&mut self.session);
+        if !self.open {
+            flight.control(&BEGIN, Step::Control)?;
+        }
+        let held = Held::default();
+        finish(
+            &mut flight,
+            &self.stream,
+            self.stored,
+            &Batch { transactions: Vec::new(), end, commit_time: time, held },
+        )?;
+        let landed = flight.fly().await?;
+        if let Some((step, error)) = landed.failed {
+            self.give_up_on(step, error.clone())?;
+            return Err(ApplyError::RefusedCommit { lsn: end.lsn(), source: error });
+        }
+        self.committed(end, time, parts, missing);
+        Ok(())
+    }
+
+    /// Rolls the open transaction back, if there is one.
+    ///
+    /// # Errors
+    /// As [`crate::postgres::WireConnection::query`].
+    pub async fn rollback(&mut self) -> Result<(), PgError> {
+        self.open = false;
+        self.mended.clear();
+        // A ROLLBACK outside a transaction is a warning.
+        self.session.control(&Sql::new("ROLLBACK")).await?;
+        self.session.forget().await
+    }
+
+    /// Matches every table the parts name.
+    pub(super) async fn resolve(&mut self, parts: &[Arc<Part>]) -> Result<(), ApplyError> {
+        let mut last: Option<&Arc<Relation>> = None;
+        for part in parts {
+            part.changes.iter().try_for_each(|change| believable(change, part))?;
+            for relation in part.changes.iter().flat_map(relations) {
+                if last.is_some_and(|last| Arc::ptr_eq(last, relation)) {
+                    continue;
+                }
+                if !self.copied.contains(&relation.name) {
+                    return Err(ApplyError::NewTable(relation.name.clone()));
+                }
+                self.session.table(relation, position(part)).await?;
+                last = Some(relation);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a refusal may be met in smaller steps; the error if not.
+    fn give_up_on(&self, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
+        if step == Step::Progress && error.code == GUARD {
+            return Err(ApplyError::Fenced { stream: self.stream.name.clone(), expected: self.stored });
+        }
+        let error = PgError::Server(error);
+        if error.verdict() == Verdict::Retry { Err(error.into()) } else { Ok(()) }
+    }
+
+    fn committed(&mut self, end: EndLsn, time: Option<PgTime>, parts: &[Arc<Part>], missing: &[usize]) {
+        self.stored = end;
+        self.open = false;
+        self.observer.applied(parts);
+        self.report_mended();
+        self.report_missing(parts, missing);
+        self.observer.durable(progress::answered(end), time, Some(self.begun.elapsed()));
+    }
+
+    /// Reports the conflicts that were mended.
+    fn report_mended(&mut self) {
+        for Met { kind, table, key, lsn } in self.mended.drain(..) {
+            self.observer.conflict(kind, &table, &key, lsn);
+        }
+    }
+
+    /// Reports the DELETEs that found no row. Where a foreign key of the table cascades and fires, that is normal.
+    fn report_missing(&self, parts: &[Arc<Part>], missing: &[usize]) {
+        if missing.is_empty() {
+            return;
+        }
+        let changes: Vec<(&Change, Lsn)> =
+            parts.iter().flat_map(|part| part.changes.iter().map(|change| (change, position(part)))).collect();
+        for &(change, lsn) in missing.iter().filter_map(|at| changes.get(*at)) {
+            let Change::Delete { relation, old } = change else { continue };
+            let known = self.session.known(relation);
+            if self.session.replica_role || known.is_none_or(|table| !table.info.cascaded) {
+                self.observer.conflict(
+                    ConflictKind::DeleteMissing,
+                    &relation.name,
+                    &key(relation, Some(old), None),
+                    lsn,
+                );
+            }
+        }
+    }
+}
+
+/// Adds the end of a target transaction: the progress row, and COMMIT.
+fn finish(flight: &mut Flight<'_>, stream: &Stream, from: EndLsn, batch: &Batch) -> Result<(), PgError> {
+    let params = progress::advance_params(stream, from, batch.end, batch.commit_time);
+    flight.with(&progress::ADVANCE, &progress::ADVANCE_TYPES, &mut params.into_iter(), Step::Progress)?;
+    flight.control(&COMMIT, Step::Commit)
+}
+
+/// Adds a change to the flight.
+pub(super) fn load(
+    flight: &mut Flight<'_>,
+    policy: ConflictPolicy,
+    change: &Change,
+    at: usize,
+    lsn: Lsn,
+) -> Result<(), ApplyError> {
+    match change {
+        Change::Insert { relation, new } => {
+            let table = flight.table(relation)?;
+            let row = Values { new: Some(new), old: None, old_is_full: false };
+            flight.change(&table, Shape::Insert, row, Step::Change(at))?;
+        }
+        Change::Update { relation, old, new } => {
+            let table = flight.table(relation)?;
+            let shape = update_shape(&table, old.as_ref(), new);
+            if matches!(shape, Shape::Replace { .. }) && flight.cascades_from(&table) {
+                return Err(ApplyError::Conflict {
+                    table: relation.name.clone(),
+                    key: key(relation, old.as_ref(), Some(new)),
+                    kind: ConflictKind::UpdateExists,
+                    lsn,
+                    hint: CASCADES.to_owned(),
+                });
+            }
+            let old_is_full = matches!(old, Some(OldRow::Full(_)));
+            let row = Values { new: Some(new), old: old.as_ref().map(OldRow::row), old_is_full };
+            flight.change(&table, shape, row, Step::Change(at))?;
+        }
+        Change::Delete { relation, old } => {
+            let table = flight.table(relation)?;
+            let normal = table.info.cascaded && !flight.replica_role();
+            let guarded = policy == ConflictPolicy::Stop && !normal;
+            let row = Values { new: None, old: Some(old.row()), old_is_full: true };
+            flight.change(&table, Shape::Delete { guarded }, row, Step::Delete(at))?;
+        }
+        Change::Truncate { relations, cascade, restart_identity } => {
+            let names = relations.iter().map(|relation| Ok(flight.table(relation)?.only()));
+            let names: Vec<Sql> = names.collect::<Result<_, PgError>>()?;
+            let identity = Sql::new(if *restart_identity { " RESTART IDENTITY" } else { "" });
+            let cascade = Sql::new(if *cascade { " CASCADE" } else { "" });
+            let sql = Sql::format("TRUNCATE {}{}{}", &[&Sql::join(&names, ", "), &identity, &cascade]);
+            flight.control(&CHECK, Step::Change(at))?;
+            flight.control(&sql, Step::Change(at))?;
+            flight.control(&DEFER, Step::Change(at))?;
+        }
+        Change::Message(_) => {}
+    }
+    Ok(())
+}
+
+/// With REPLICA IDENTITY FULL every UPDATE is logged with the old row (`ExtractReplicaIdentity` in heapam.c).
+/// Without one it is of a partition that has another identity than its root, and the row cannot be found by what
+/// is announced.
+fn believable(change: &Change, part: &Part) -> Result<(), ApplyError> {
+    let Change::Update { relation, old: None, .. } = change else { return Ok(()) };
+    if relation.identity != ReplicaIdentity::Full {
+        return Ok(());
+    }
+    Err(ApplyError::Schema {
+        table: relation.name.clone(),
+        problem: "it has REPLICA IDENTITY FULL on the source, and a partition of it has not".to_owned(),
+        lsn: position(part),
+        hint: format!(
+            "On the source: ALTER TABLE … REPLICA IDENTITY FULL for each partition, or for {} … REPLICA IDENTITY \
+             DEFAULT. Then copy the table again: what was logged before cannot be applied.",
+            relation.name
+        ),
+    })
+}
+
+/// Which columns an UPDATE sets. An identity column that UPDATE cannot set is left out when it has not changed.
+pub(super) fn update_shape(table: &TargetTable, old: Option<&OldRow>, new: &Row) -> Shape {
+    let mut unset = Vec::new();
+    let mut replace = false;
+    for column in &table.written {
+        let at = column.index;
+        let unchanged = new.get(at) == Some(Datum::Unchanged);
+        let known = match old {
+            Some(OldRow::Full(old)) => Some(old.get(at) == new.get(at)),
+            Some(OldRow::Key(old)) if table.relation.columns[at].is_key => Some(old.get(at) == new.get(at)),
+            None if table.relation.columns[at].is_key => Some(true),
+            _ => None,
+        };
+        replace |= column.identity_always && known == Some(false) && !unchanged;
+        if unchanged || (column.identity_always && known == Some(true)) {
+            unset.push(at as u16);
+        }
+    }
+    if replace { Shape::Replace { unset } } else { Shape::Update { unset } }
+}
+
+/// The tables a change is about.
+fn relations(change: &Change) -> &[Arc<Relation>] {
+    match change {
+        Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => {
+            std::slice::from_ref(relation)
+        }
+        Change::Truncate { relations, .. } => relations,
+        Change::Message(_) => &[],
+    }
+}
+
+fn end(part: &Part) -> Option<EndLsn> {
+    part.commit.map(|commit| commit.end_lsn)
+}
+
+/// What an error says of where a change was found.
+pub(super) fn position(part: &Part) -> Lsn {
+    let commit = part.commit.map(|commit| commit.end_lsn.lsn());
+    commit.or(part.begin.commit_lsn.map(|commit| commit.lsn())).unwrap_or(Lsn::ZERO)
+}
+
+/// A row by its key, for messages: `id=5, tenant=7`. Rows without a key have no name: their values stay private.
+pub(super) fn key(relation: &Relation, old: Option<&OldRow>, new: Option<&Row>) -> String {
+    const SHOWN: usize = 60;
+    let row = old.map(OldRow::row).or(new);
+    if relation.identity == ReplicaIdentity::Full || row.is_none() {
+        return "row without a key".to_owned();
+    }
+    let columns = relation.columns.iter().enumerate().filter(|(_, column)| column.is_key);
+    let shown: Vec<String> = columns
+        .filter_map(|(at, column)| {
+            let value = match row?.get(at)? {
+                Datum::Text(text) => String::from_utf8_lossy(text).chars().take(SHOWN).collect(),
+                Datum::Binary(_) => "(binary)".to_owned(),
+                Datum::Null | Datum::Unchanged => "NULL".to_owned(),
+            };
+            Some(format!("{}={value}", Displayed(&column.name)))
+        })
+        .collect();
+    if shown.is_empty() { "row without a key".to_owned() } else { shown.join(", ") }
+}

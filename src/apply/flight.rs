@@ -1,0 +1,212 @@
+//! A flight: statements sent together and ended by one Sync; the server's answers tell which step failed.
+//!
+//! After an error the server skips everything up to the Sync (docs: Message Flow, Pipelining), so a COMMIT in the
+//! flight is reached only if every step before it succeeded.
+
+use std::sync::Arc;
+
+use postgres_protocol::message::frontend;
+
+use super::session::{self, Session};
+use super::statement::{Shape, Value};
+use super::table::TargetTable;
+use crate::postgres::wire::{Frame, Param, Progress};
+use crate::postgres::{PgError, ServerError};
+use crate::relation::Relation;
+use crate::row::{Datum, Row};
+use crate::sql::Sql;
+
+/// What a step of a flight does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// BEGIN, SAVEPOINT, RELEASE, …
+    Control,
+    /// The n-th change of the flight.
+    Change(usize),
+    /// As [`Step::Change`], a DELETE whose missing row is reported.
+    Delete(usize),
+    /// Moves the progress row.
+    Progress,
+    /// COMMIT.
+    Commit,
+}
+
+/// How a flight went.
+#[derive(Debug)]
+pub struct Landed {
+    /// The step that failed, and why. Nothing after it was done.
+    pub failed: Option<(Step, Box<ServerError>)>,
+    /// DELETEs that found no row.
+    pub missing: Vec<usize>,
+    /// Rows of the last step that counted any (INSERT, UPDATE, DELETE).
+    pub rows: u64,
+}
+
+/// A flight being loaded.
+pub struct Flight<'a> {
+    session: &'a mut Session,
+    steps: Vec<Step>,
+    flown: bool,
+}
+
+/// A flight that was loaded and not sent, because a change could not be encoded, leaves its beginning in the
+/// connection's buffer.
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.session.broken |= !self.flown && !self.steps.is_empty();
+    }
+}
+
+/// The rows a change's parameters are taken from.
+#[derive(Clone, Copy, Debug)]
+pub struct Values<'a> {
+    /// After the change.
+    pub new: Option<&'a Row>,
+    /// Before the change.
+    pub old: Option<&'a Row>,
+    /// Whether values missing from the new row are in the old one.
+    pub old_is_full: bool,
+}
+
+impl Values<'_> {
+    fn get(&self, value: Value) -> Param {
+        let (row, index) = match value {
+            Value::New(index) => match self.new.and_then(|row| row.get(index)) {
+                Some(Datum::Unchanged) if self.old_is_full => (self.old, index),
+                _ => (self.new, index),
+            },
+            Value::Old(index) => (self.old.or(self.new), index),
+        };
+        let Some(row) = row else { return Param::Null };
+        match (row.get(index), row.share(index)) {
+            (Some(Datum::Text(_)), Some(bytes)) => Param::Text(bytes),
+            (Some(Datum::Binary(_)), Some(bytes)) => Param::Binary(bytes),
+            _ => Param::Null,
+        }
+    }
+}
+
+impl<'a> Flight<'a> {
+    /// An empty flight.
+    pub fn new(session: &'a mut Session) -> Self {
+        Self { session, steps: Vec::new(), flown: false }
+    }
+
+    /// The target's side of a relation that was matched before the flight.
+    ///
+    /// # Errors
+    /// When it was not: a mistake of the program.
+    pub fn table(&self, relation: &Relation) -> Result<Arc<TargetTable>, PgError> {
+        self.session.known(relation).cloned().ok_or_else(|| PgError::Protocol {
+            peer: self.session.wire.peer().to_owned(),
+            message: format!("{} was not matched before it was used", relation.name),
+        })
+    }
+
+    /// See [`Session::cascades_from`].
+    pub fn cascades_from(&self, table: &TargetTable) -> bool {
+        self.session.cascades_from(table)
+    }
+
+    /// Whether triggers and foreign keys are off.
+    pub fn replica_role(&self) -> bool {
+        self.session.replica_role
+    }
+
+    /// Adds a statement without parameters.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn control(&mut self, sql: &Sql, step: Step) -> Result<(), PgError> {
+        self.with(sql, &[], &mut std::iter::empty(), step)
+    }
+
+    /// Adds a statement that is not worth keeping.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn with(
+        &mut self,
+        sql: &Sql,
+        types: &[u32],
+        params: &mut dyn ExactSizeIterator<Item = Param>,
+        step: Step,
+    ) -> Result<(), PgError> {
+        session::parse(&mut self.session.wire, "", sql, types)?;
+        self.session.wire.writer.bind_execute("", params)?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Adds a change by its prepared statement.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn change(&mut self, table: &TargetTable, shape: Shape, row: Values<'_>, step: Step) -> Result<(), PgError> {
+        let prepared = self.session.prepare(table, shape)?;
+        let mut params = prepared.values.iter().map(|value| row.get(*value));
+        self.session.wire.writer.bind_execute(&prepared.name, &mut params)?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Sends the flight and waits for every answer.
+    ///
+    /// # Errors
+    /// When the connection breaks: then nothing is known of what was done. What the server refuses is in [`Landed`].
+    pub async fn fly(mut self) -> Result<Landed, PgError> {
+        self.flown = true;
+        let steps = std::mem::take(&mut self.steps);
+        let session = &mut *self.session;
+        frontend::sync(session.wire.writer.buffer());
+        let mut landed = Landed { failed: None, missing: Vec::new(), rows: 0 };
+        let mut done = 0;
+        let flown = session
+            .wire
+            .exchange(|frame: Frame| {
+                match frame.tag {
+                    b'C' => {
+                        let rows = rows(&frame.body);
+                        landed.rows = rows.unwrap_or(landed.rows);
+                        if let (Some(Step::Delete(at)), Some(0)) = (steps.get(done), rows) {
+                            landed.missing.push(*at);
+                        }
+                        done += 1;
+                    }
+                    b'E' => {
+                        let step = steps.get(done).copied().unwrap_or(Step::Control);
+                        landed.failed = Some((step, Box::new(ServerError::parse(&frame.body))));
+                    }
+                    b'Z' => return Ok(Progress::Done),
+                    _ => {}
+                }
+                Ok(Progress::More)
+            })
+            .await;
+        session.broken |= flown.is_err();
+        flown.map(|()| landed)
+    }
+}
+
+/// The row count of a CommandComplete: `DELETE 3`, `INSERT 0 1`; `None` for commands without one.
+fn rows(body: &[u8]) -> Option<u64> {
+    let tag = body.strip_suffix(&[0])?;
+    let counted = [&b"INSERT "[..], b"UPDATE ", b"DELETE "].iter().any(|command| tag.starts_with(command));
+    let digits = tag.rsplit(|byte| *byte == b' ').next().filter(|_| counted)?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn row_counts_are_read_from_command_tags() {
+        assert_eq!(rows(b"DELETE 0\0"), Some(0));
+        assert_eq!(rows(b"INSERT 0 12\0"), Some(12));
+        assert_eq!(rows(b"UPDATE 7\0"), Some(7));
+        assert_eq!(rows(b"COMMIT\0"), None);
+        assert_eq!(rows(b"SELECT 1\0"), None);
+        assert_eq!(rows(b"DELETE"), None);
+    }
+}

@@ -1,0 +1,43 @@
+//! Apply: what comes from the source's commits goes into one target, exactly once and in commit order.
+//!
+//! ```text
+//!   queue ──▶ worker ──▶ exact ──(refused)──▶ conflict
+//!               │          └── session ── table, statement, flight
+//!               └── progress (the row that moves with the data)
+//! ```
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `queue.rs` | bounded in bytes; consecutive transactions become one batch |
+//! | `worker.rs` | the loop: take, apply, retry, reconnect |
+//! | `exact.rs` | a batch in one flight: BEGIN, rows, progress, COMMIT, one Sync |
+//! | `conflict.rs` | change by change where the target refused one |
+//! | `flight.rs` | statements sent together, answers told apart |
+//! | `session.rs` | connections, matched tables, prepared statements |
+//! | `table.rs` | a source table matched to the target's (pure) |
+//! | `statement.rs` | the SQL of a change (pure) |
+//! | `progress.rs` | the progress row, and the schema it lives in |
+//! | `observer.rs` | who is told |
+//!
+//! # Why exactly once
+//! Let the progress row stand at `0/300`. A batch of the transactions ending at `0/400` and `0/500` is sent as
+//! `BEGIN; …; UPDATE progress SET end_lsn = 0/500 WHERE end_lsn = 0/300; COMMIT`.
+//! * The daemon, the target or the line dies before COMMIT takes effect: neither rows nor row of progress are there;
+//!   after the restart the stream is read from `0/300`.
+//! * It dies after COMMIT took effect, before the answer arrives: rows and `0/500` are there. After a reconnect the
+//!   row is read: `0/500` is the batch's end, so the batch is done. After a restart the stream is read from `0/500`.
+//! * Another daemon has applied the same batch meanwhile: its row stands at `0/500`, no row has `0/300`, the statement
+//!   raises an error, and the transaction with all its rows is rolled back.
+//! * Positions between are stored only at ends of source transactions: a source transaction never spans two commits.
+
+pub mod conflict;
+pub mod error;
+pub mod exact;
+pub mod flight;
+pub mod observer;
+pub mod progress;
+pub mod queue;
+pub mod session;
+pub mod statement;
+pub mod table;
+pub mod worker;

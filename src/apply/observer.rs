@@ -1,0 +1,25 @@
+//! Who is told what an apply worker does: metrics, status and feedback hang on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{ApplyError, ConflictKind};
+use crate::change::{Part, PgTime};
+use crate::error::Verdict;
+use crate::lsn::{DurableLsn, Lsn};
+use crate::relation::TableName;
+
+/// Told by a worker; must not block.
+pub trait Observer: Send + Sync {
+    /// The target has committed and stored this position; `commit_time` is the source's, when data came with it. `took`
+    /// is the time from the target transaction's first statement to the answer to its COMMIT, where that is known.
+    fn durable(&self, position: DurableLsn, commit_time: Option<PgTime>, took: Option<Duration>);
+    /// The changes of these parts are in the target (with a transaction in pieces: will be, when it commits).
+    fn applied(&self, parts: &[Arc<Part>]);
+    /// A conflict was met, and under `source_wins` mended.
+    fn conflict(&self, kind: ConflictKind, table: &TableName, key: &str, lsn: Lsn);
+    /// The worker gets on (again).
+    fn running(&self);
+    /// The worker does not get on; it tries again.
+    fn failed(&self, error: &ApplyError, verdict: &Verdict);
+}

@@ -1,0 +1,251 @@
+//! The progress row: the one place that says up to which source commit a target has applied a stream.
+//!
+//! It moves in the same target transaction as the data, by compare-and-set: `… WHERE end_lsn = <expected>`, and no row
+//! is an error that aborts the transaction. So two daemons can never both move it, and a crash at any moment leaves
+//! data and position together. `DurableLsn` is made here and nowhere else.
+
+use crate::change::PgTime;
+use crate::lsn::{DurableLsn, EndLsn, Lsn};
+use crate::postgres::{Client, PgError};
+use crate::sql::Sql;
+
+/// What identifies a stream and the source it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The stream's name: the slot's.
+    pub name: String,
+    /// `IDENTIFY_SYSTEM`.
+    pub system_identifier: String,
+    /// `IDENTIFY_SYSTEM`.
+    pub timeline: u32,
+    /// The source database.
+    pub database: String,
+    /// The source slot.
+    pub slot: String,
+}
+
+/// The row as stored on a target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Of the source that was followed.
+    pub system_identifier: String,
+    /// Of the source when the row was last moved.
+    pub timeline: u32,
+    /// The source database.
+    pub database: String,
+    /// The source slot.
+    pub slot: String,
+    /// The end of the last commit applied; `None`: registered, nothing copied yet.
+    pub end_lsn: Option<EndLsn>,
+}
+
+impl Stored {
+    /// What is durable on the target: a row that was read is committed.
+    pub fn durable(&self) -> Option<DurableLsn> {
+        self.end_lsn.map(|end| DurableLsn::new(end.lsn()))
+    }
+}
+
+/// What is durable once the target has answered the COMMIT that stored this position. The apply session has
+/// `synchronous_commit = on`, so an answered COMMIT is on the target's disk.
+pub(super) fn answered(end: EndLsn) -> DurableLsn {
+    DurableLsn::new(end.lsn())
+}
+
+const MIGRATIONS: [(i32, Sql); 1] = [(1, Sql::new(include_str!("../../sql/target/001_walferry.sql")))];
+
+/// Something about walferry's own schema on a target that needs somebody to act.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgressError {
+    /// The connection or a statement.
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    /// The role may not make the schema.
+    #[error("the role may not create the schema \"walferry\" on {peer}")]
+    NoSchema {
+        peer: String,
+        role: String,
+        #[source]
+        source: PgError,
+    },
+    /// The schema is from a later version.
+    #[error("the schema \"walferry\" on {peer} is of version {found}; this walferry knows versions up to {known}")]
+    TooNew { peer: String, found: i32, known: i32 },
+    /// Somebody else has positioned the stream meanwhile.
+    #[error("stream \"{0}\" was given a position by somebody else")]
+    Taken(String),
+}
+
+impl crate::error::Judged for ProgressError {
+    fn verdict(&self) -> crate::error::Verdict {
+        use crate::error::Verdict;
+        match self {
+            Self::Postgres(error) => error.verdict(),
+            Self::NoSchema { role, .. } => {
+                Verdict::halt(format!("On the target run: CREATE SCHEMA walferry AUTHORIZATION {};", Sql::ident(role)))
+            }
+            Self::TooNew { .. } => Verdict::halt("Run the walferry version that made it, or a later one."),
+            Self::Taken(_) => Verdict::Retry,
+        }
+    }
+}
+
+/// Makes or upgrades walferry's schema on the target. Does nothing when it is current.
+///
+/// # Errors
+/// [`ProgressError::NoSchema`], [`ProgressError::TooNew`], or what the statements answer.
+pub async fn migrate(client: &Client) -> Result<(), ProgressError> {
+    let present = client.query_one(&Sql::new("SELECT to_regnamespace('walferry') IS NOT NULL"), &[]).await?;
+    if !present.get::<_, bool>(0) {
+        let schema = Sql::new(include_str!("../../sql/target/000_schema.sql"));
+        match client.batch(&schema).await {
+            Ok(()) => {}
+            // 42P06 duplicate_schema: another daemon was faster.
+            Err(error) if error.code() == Some("42P06") => {}
+            Err(error) if error.code() == Some("42501") => {
+                let role = client.query_one(&Sql::new("SELECT current_user::text"), &[]).await?.get(0);
+                return Err(ProgressError::NoSchema { peer: client.peer().to_owned(), role, source: error });
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let current = version(client).await?;
+    let known = MIGRATIONS.iter().map(|(version, _)| *version).max().unwrap_or(0);
+    if current > known {
+        return Err(ProgressError::TooNew { peer: client.peer().to_owned(), found: current, known });
+    }
+    for (version, statements) in MIGRATIONS.iter().filter(|(version, _)| *version > current) {
+        // One transaction; the lock lets the second of two daemons find the work done and fail on the version's key.
+        let migration = Sql::format(
+            "BEGIN; SELECT pg_advisory_xact_lock(hashtext('walferry.migration')); {}; \
+             INSERT INTO walferry.migration (version) VALUES ({}); COMMIT",
+            &[statements, &Sql::number(*version)],
+        );
+        if let Err(error) = client.batch(&migration).await {
+            client.batch(&Sql::new("ROLLBACK")).await?;
+            if self::version(client).await? < *version {
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn version(client: &Client) -> Result<i32, PgError> {
+    let made = client.query_one(&Sql::new("SELECT to_regclass('walferry.migration') IS NOT NULL"), &[]).await?;
+    if !made.get::<_, bool>(0) {
+        return Ok(0);
+    }
+    let latest = Sql::new("SELECT coalesce(max(version), 0) FROM walferry.migration");
+    Ok(client.query_one(&latest, &[]).await?.get(0))
+}
+
+/// The stream's row; `None` when the target does not know the stream (or walferry).
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn read(client: &Client, stream: &str) -> Result<Option<Stored>, PgError> {
+    let made = client.query_one(&Sql::new("SELECT to_regclass('walferry.progress') IS NOT NULL"), &[]).await?;
+    if !made.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = Sql::new(
+        "SELECT system_identifier, timeline, database, slot, end_lsn::text FROM walferry.progress WHERE stream = $1",
+    );
+    let row = client.query_opt(&row, &[&stream]).await?;
+    Ok(row.map(|row| Stored {
+        system_identifier: row.get(0),
+        timeline: row.get::<_, i64>(1) as u32,
+        database: row.get(2),
+        slot: row.get(3),
+        end_lsn: row
+            .get::<_, Option<String>>(4)
+            .and_then(|text| text.parse::<Lsn>().ok())
+            .and_then(|lsn| Lsn::known(lsn.as_u64()))
+            .map(EndLsn::new),
+    }))
+}
+
+/// Makes the target known to the stream, before its slot exists: so that a slot of that name found later is known to be
+/// ours, or not. Leaves an existing row alone.
+///
+/// # Errors
+/// As [`Client::execute`].
+pub async fn register(client: &Client, stream: &Stream) -> Result<(), PgError> {
+    let insert = Sql::new(
+        "INSERT INTO walferry.progress (stream, system_identifier, timeline, database, slot)
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (stream) DO NOTHING",
+    );
+    let timeline = i64::from(stream.timeline);
+    let values: [&(dyn postgres_types::ToSql + Sync); 5] =
+        [&stream.name, &stream.system_identifier, &timeline, &stream.database, &stream.slot];
+    client.execute(&insert, &values).await.map(drop)
+}
+
+/// Gives a registered target its first position: the LSN of the snapshot its copy starts from.
+///
+/// # Errors
+/// [`ProgressError::Taken`] when it has one already.
+pub async fn position(client: &Client, stream: &Stream, lsn: Lsn) -> Result<DurableLsn, ProgressError> {
+    let update = Sql::new(
+        "UPDATE walferry.progress SET end_lsn = $2::text::pg_lsn, timeline = $3, system_identifier = $4,
+                database = $5, slot = $6, updated_at = now()
+         WHERE stream = $1 AND end_lsn IS NULL",
+    );
+    let (lsn_text, timeline) = (lsn.to_string(), i64::from(stream.timeline));
+    let values: [&(dyn postgres_types::ToSql + Sync); 6] =
+        [&stream.name, &lsn_text, &timeline, &stream.system_identifier, &stream.database, &stream.slot];
+    match client.execute(&update, &values).await? {
+        1 => Ok(DurableLsn::new(lsn)),
+        _ => Err(ProgressError::Taken(stream.name.clone())),
+    }
+}
+
+/// Forgets position and table states of a stream on a target, so that everything is copied again.
+///
+/// # Errors
+/// As [`Client::batch`].
+pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
+    let stream = Sql::literal(stream);
+    client
+        .batch(&Sql::format(
+            "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '' WHERE stream = {};
+             UPDATE walferry.progress SET end_lsn = NULL, commit_time = NULL, updated_at = now() WHERE stream = {};
+             COMMIT",
+            &[&stream, &stream],
+        ))
+        .await
+}
+
+/// Moves the row: stream, expected and new position, commit time, timeline. Raises `division_by_zero` when the row is
+/// not where it is expected, and with it aborts the transaction.
+pub(super) const ADVANCE: Sql = Sql::new(
+    "WITH moved AS (
+         UPDATE walferry.progress
+         SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5, updated_at = now()
+         WHERE stream = $1 AND end_lsn = $2 RETURNING 1)
+     SELECT 1 / count(*) FROM moved",
+);
+
+/// The parameter types of [`ADVANCE`]: text, pg_lsn, pg_lsn, timestamptz, int8.
+pub(super) const ADVANCE_TYPES: [u32; 5] = [25, 3220, 3220, 1184, 20];
+
+/// The parameters of [`ADVANCE`] in binary form.
+pub(super) fn advance_params(
+    stream: &Stream,
+    from: EndLsn,
+    to: EndLsn,
+    time: Option<PgTime>,
+) -> [crate::postgres::wire::Param; 5] {
+    use bytes::Bytes;
+
+    use crate::postgres::wire::Param;
+    let lsn = |lsn: EndLsn| Param::Binary(Bytes::copy_from_slice(&lsn.lsn().as_u64().to_be_bytes()));
+    [
+        Param::Text(Bytes::copy_from_slice(stream.name.as_bytes())),
+        lsn(from),
+        lsn(to),
+        time.map_or(Param::Null, |time| Param::Binary(Bytes::copy_from_slice(&time.0.to_be_bytes()))),
+        Param::Binary(Bytes::copy_from_slice(&i64::from(stream.timeline).to_be_bytes())),
+    ]
+}

@@ -1,0 +1,283 @@
+//! One worker's connections to its target: the wire connection that applies, the client that reads the catalogue, and
+//! what both have learned: matched tables and prepared statements.
+//!
+//! Nothing in here survives a reconnect; a data error throws away the tables and statements too, so that what was
+//! mended on the target in the meantime is seen.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postgres_protocol::message::frontend;
+
+use super::error::ApplyError;
+use super::statement::{self, Shape, Statement, Value};
+use super::table::{Difference, TargetTable};
+use crate::lsn::Lsn;
+use crate::postgres::wire::Purpose;
+use crate::postgres::{Client, ConnectOptions, PgError, WireConnection, catalog};
+use crate::relation::{Displayed, Relation, RelationId, TableName};
+use crate::sql::Sql;
+
+/// Prepared statements kept on the server; past this many all are dropped and prepared anew as needed.
+const MAX_PREPARED: usize = 4_000;
+
+/// What a session is opened with.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Where the target is.
+    pub connect: ConnectOptions,
+    /// `application_name`.
+    pub application_name: String,
+    /// `lock_timeout` of the apply session.
+    pub lock_timeout: Option<Duration>,
+    /// `statement_timeout` of the apply session.
+    pub statement_timeout: Option<Duration>,
+}
+
+/// An open session.
+pub struct Session {
+    /// Applies.
+    pub wire: WireConnection,
+    /// Reads the catalogue.
+    pub client: Client,
+    /// Whether triggers and foreign keys are off here (`session_replication_role = replica`).
+    pub replica_role: bool,
+    /// The wire connection is of no use any more.
+    pub broken: bool,
+    tables: HashMap<RelationId, Matched>,
+    /// What the tables were on the server when they were last seen: one that is renamed is told from one that is gone.
+    oids: HashMap<TableName, u32>,
+    prepared: usize,
+    /// Counts up for ever: a statement's name is never used twice in a session.
+    names: u64,
+}
+
+struct Matched {
+    table: Arc<TargetTable>,
+    statements: HashMap<Shape, Prepared>,
+}
+
+/// A statement the server knows, or will know when the flight it is sent in arrives.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// Its name on the server.
+    pub name: Arc<str>,
+    /// Where its parameters come from.
+    pub values: Arc<[Value]>,
+}
+
+impl Session {
+    /// Connects and pins the session.
+    ///
+    /// # Errors
+    /// As [`WireConnection::connect`].
+    pub async fn open(options: &SessionOptions) -> Result<Self, PgError> {
+        let mut wire = WireConnection::connect(&options.connect, &options.application_name, Purpose::Ordinary).await?;
+        let client = Client::connect(&options.connect, &options.application_name).await?;
+        let millis = |limit: Option<Duration>| Sql::number(limit.map_or(0, |limit| limit.as_millis() as i64));
+        // Every statement finds its row by one index: plan it once, and never by reading the whole table because the
+        // table happened to be empty when it was planned.
+        let settings = Sql::format(
+            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET lock_timeout = {}; \
+             SET statement_timeout = {}",
+            &[&millis(options.lock_timeout), &millis(options.statement_timeout)],
+        );
+        wire.query(&settings).await?;
+        let replica_role = take_replica_role(&mut wire).await?;
+        Ok(Self {
+            wire,
+            client,
+            replica_role,
+            broken: false,
+            tables: HashMap::new(),
+            oids: HashMap::new(),
+            prepared: 0,
+            names: 0,
+        })
+    }
+
+    /// Notes what these tables are on the server now.
+    ///
+    /// # Errors
+    /// As [`Client::query`].
+    pub async fn remember(&mut self, tables: impl Iterator<Item = &TableName>) -> Result<(), PgError> {
+        self.oids = catalog::oids(&self.client, tables).await?;
+        Ok(())
+    }
+
+    /// Takes over what an earlier session of the same target has noted.
+    pub fn succeed(&mut self, earlier: &mut Session) {
+        self.oids = std::mem::take(&mut earlier.oids);
+    }
+
+    /// The target's side of a relation, matched now if it is not known yet or has changed.
+    ///
+    /// # Errors
+    /// [`ApplyError::Schema`] when the two do not fit.
+    pub async fn table(&mut self, relation: &Arc<Relation>, lsn: Lsn) -> Result<Arc<TargetTable>, ApplyError> {
+        if let Some(known) = self.tables.get(&relation.id) {
+            let known = &known.table;
+            if Arc::ptr_eq(&known.relation, relation) || known.relation == *relation {
+                return Ok(Arc::clone(known));
+            }
+        }
+        let table = Arc::new(self.match_table(relation, lsn).await?);
+        let statements = HashMap::new();
+        self.tables.insert(relation.id, Matched { table: Arc::clone(&table), statements });
+        Ok(table)
+    }
+
+    /// The target's side of a relation, if it has been matched.
+    pub fn known(&self, relation: &Relation) -> Option<&Arc<TargetTable>> {
+        self.tables.get(&relation.id).map(|matched| &matched.table)
+    }
+
+    async fn match_table(&mut self, relation: &Arc<Relation>, lsn: Lsn) -> Result<TargetTable, ApplyError> {
+        let schema =
+            |problem: String, hint: String| ApplyError::Schema { table: relation.name.clone(), problem, lsn, hint };
+        let Some(info) = catalog::table(&self.client, &relation.name).await? else {
+            let moved = match self.oids.get(&relation.name) {
+                Some(oid) => catalog::name(&self.client, *oid).await?,
+                None => None,
+            };
+            return Err(match moved {
+                Some(now) => {
+                    schema(format!("the table is now called {now} on the target"), rename(&now, &relation.name))
+                }
+                None => ApplyError::Gone { table: relation.name.clone(), lsn },
+            });
+        };
+        self.oids.insert(relation.name.clone(), info.oid);
+        match TargetTable::new(Arc::clone(relation), info) {
+            Ok(table) => Ok(table),
+            Err(Difference::MissingColumns(columns)) => {
+                let names: Vec<String> =
+                    columns.iter().map(|&at| Displayed(&relation.columns[at].name).to_string()).collect();
+                let mut statement = Vec::new();
+                for (name, &at) in names.iter().zip(&columns) {
+                    let column = &relation.columns[at];
+                    let type_name = catalog::type_name(&self.client, column.type_oid, column.type_modifier).await?;
+                    let built_in = type_name.filter(|_| column.type_oid < FIRST_USER_OID);
+                    let type_name = built_in.unwrap_or_else(|| "<the source's type>".to_owned());
+                    statement.push(format!("ADD COLUMN {name} {type_name}"));
+                }
+                let hint = format!(
+                    "ALTER TABLE {} {}; with the DEFAULT that the source gave it, so that rows already there get \
+                     the same.",
+                    relation.name,
+                    statement.join(", ")
+                );
+                Err(schema(format!("the target has no column {}", names.join(", ")), hint))
+            }
+        }
+    }
+
+    /// The prepared statement for a shape of change; the Parse message is put into the flight when it is new.
+    ///
+    /// # Errors
+    /// When the statement cannot be encoded.
+    pub fn prepare(&mut self, table: &TargetTable, shape: Shape) -> Result<Prepared, PgError> {
+        let matched = self.tables.get_mut(&table.relation.id).filter(|matched| std::ptr::eq(&*matched.table, table));
+        if let Some(known) = matched.as_ref().and_then(|matched| matched.statements.get(&shape)) {
+            return Ok(known.clone());
+        }
+        let Statement { sql, types, values } = statement::statement(table, &shape);
+        self.names += 1;
+        let name: Arc<str> = format!("w{}", self.names).into();
+        parse(&mut self.wire, &name, &sql, &types)?;
+        let prepared = Prepared { name, values: values.into() };
+        if let Some(matched) = matched {
+            matched.statements.insert(shape, prepared.clone());
+            self.prepared += 1;
+        }
+        Ok(prepared)
+    }
+
+    /// Forgets tables and statements, here and on the server. Not within a flight.
+    ///
+    /// # Errors
+    /// As [`WireConnection::query`].
+    pub async fn forget(&mut self) -> Result<(), PgError> {
+        self.tables.clear();
+        self.forget_statements().await
+    }
+
+    /// Forgets statements, here and on the server. Not within a flight.
+    ///
+    /// # Errors
+    /// As [`WireConnection::query`].
+    pub async fn forget_statements(&mut self) -> Result<(), PgError> {
+        self.tables.values_mut().for_each(|matched| matched.statements.clear());
+        self.prepared = 0;
+        self.control(&Sql::new("DEALLOCATE ALL")).await
+    }
+
+    /// Runs a statement whose answer does not matter. Not within a flight.
+    ///
+    /// # Errors
+    /// As [`WireConnection::query`].
+    pub async fn control(&mut self, sql: &Sql) -> Result<(), PgError> {
+        let answer = self.wire.query(sql).await;
+        self.broken |= answer.as_ref().is_err_and(|error| error.server().is_none());
+        answer.map(drop)
+    }
+
+    /// Whether removing a row of this table removes or changes rows of others: foreign keys fire and cascade.
+    pub fn cascades_from(&self, table: &TargetTable) -> bool {
+        !self.replica_role && table.info.referenced
+    }
+
+    /// Whether both connections can still be used, as far as is known.
+    pub fn is_open(&self) -> bool {
+        !self.broken && !self.client.is_closed()
+    }
+
+    /// Keeps the number of statements on the server bounded. Not within a flight.
+    ///
+    /// # Errors
+    /// As [`WireConnection::query`].
+    pub async fn tidy(&mut self) -> Result<(), PgError> {
+        if self.prepared > MAX_PREPARED { self.forget_statements().await } else { Ok(()) }
+    }
+}
+
+/// The statement that gives a table its former name back.
+fn rename(now: &TableName, before: &TableName) -> String {
+    let schema = match now.schema == before.schema {
+        true => String::new(),
+        false => format!("ALTER TABLE {} SET SCHEMA {};", Sql::table(now), Sql::ident(&before.schema)),
+    };
+    let name = match now.name == before.name {
+        true => String::new(),
+        false => {
+            let moved = TableName::new(&*before.schema, &*now.name);
+            format!("ALTER TABLE {} RENAME TO {};", Sql::table(&moved), Sql::ident(&before.name))
+        }
+    };
+    [schema, name].join(" ").trim().to_owned()
+}
+
+/// OIDs from here on are given by each server as objects are made (`FirstNormalObjectId`, access/transam.h).
+const FIRST_USER_OID: u32 = 16_384;
+
+/// Puts a Parse message into the flight.
+///
+/// # Errors
+/// When the statement cannot be encoded.
+pub fn parse(wire: &mut WireConnection, name: &str, sql: &Sql, types: &[u32]) -> Result<(), PgError> {
+    let types = types.iter().copied();
+    let peer = wire.peer().to_owned();
+    frontend::parse(name, sql.as_str(), types, wire.writer.buffer())
+        .map_err(|source| PgError::Connection { peer, source })
+}
+
+/// Turns triggers and foreign keys off where the role may: superusers, and from PostgreSQL 15 on whoever was granted
+/// SET ON PARAMETER session_replication_role. Where it may not, they fire, and commit order keeps them satisfied.
+async fn take_replica_role(wire: &mut WireConnection) -> Result<bool, PgError> {
+    match wire.query(&Sql::new("SET session_replication_role = replica")).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.code() == Some("42501") => Ok(false),
+        Err(error) => Err(error),
+    }
+}

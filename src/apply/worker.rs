@@ -1,0 +1,210 @@
+//! One target's worker: takes from its queue, applies, and does not give up while it holds what it has to apply.
+//!
+//! An error that may pass is met with backoff, any other with a slow retry, so that a target goes on by itself once
+//! mended. Either way the worker keeps the batch it holds and its queue; only when a transaction in pieces is lost, or
+//! the target is not where it was left, must the stream be read again from the target's stored progress: then `run`
+//! returns, and whoever started it checks positions anew.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio_util::sync::CancellationToken;
+
+use super::error::ApplyError;
+use super::exact::{AppliedTo, Applier};
+use super::progress;
+use super::queue::{Batch, Receiver, Work};
+use super::session::{Session, SessionOptions};
+use crate::error::{Judged, Verdict};
+use crate::lsn::EndLsn;
+use crate::postgres::PgError;
+
+/// What a worker needs to know.
+#[derive(Clone)]
+pub struct WorkerOptions {
+    /// How to (re)connect.
+    pub session: SessionOptions,
+    /// What is applied on whose behalf.
+    pub to: AppliedTo,
+    /// The most that is applied in one target transaction, except for single larger transactions.
+    pub batch_bytes: u64,
+    /// The longest wait between retries.
+    pub retry_max_interval: Duration,
+    /// The wait between tries while halted.
+    pub halted_retry_interval: Duration,
+}
+
+/// Why a worker ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The queue was closed and everything in it is applied.
+    Drained,
+    /// The queue was frozen and everything in it is applied: the target can be attached again.
+    CaughtUp,
+    /// It was told to stop while it was not getting on.
+    Cancelled,
+    /// The stream must be read again from the target's stored progress.
+    Lost(ApplyError),
+}
+
+struct Worker {
+    options: WorkerOptions,
+    applier: Applier,
+    cancel: CancellationToken,
+    backoff: ExponentialBackoff,
+    failing: bool,
+}
+
+/// Applies what comes through `queue` to the target behind `session`, whose stored progress is `stored`.
+pub async fn run(
+    options: WorkerOptions,
+    session: Session,
+    stored: EndLsn,
+    mut queue: Receiver,
+    cancel: CancellationToken,
+) -> Ended {
+    let applier = Applier::new(session, options.to.clone(), stored);
+    let backoff = backoff(&options);
+    let mut worker = Worker { options, applier, cancel, backoff, failing: false };
+    loop {
+        let work = queue.next(worker.options.batch_bytes).await;
+        let result = match work {
+            Work::Batch(batch) => worker.batch(&batch, &queue).await,
+            Work::Piece(part, _held) => {
+                worker.applier.piece(&part).await.map_err(|error| Ended::Lost(ApplyError::Restart(Box::new(error))))
+            }
+            Work::Abort => worker.abort(&queue).await,
+            Work::Frozen => return Ended::CaughtUp,
+            Work::Closed => {
+                worker.abandon().await;
+                return Ended::Drained;
+            }
+        };
+        if let Err(ended) = result {
+            return ended;
+        }
+    }
+}
+
+fn backoff(options: &WorkerOptions) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(options.retry_max_interval)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+impl Worker {
+    /// Applies a batch, however long it takes.
+    async fn batch(&mut self, batch: &Batch, queue: &Receiver) -> Result<(), Ended> {
+        loop {
+            let error = match self.applier.batch(batch).await {
+                Ok(()) => {
+                    self.recovered(queue);
+                    return Ok(());
+                }
+                Err(error) => error,
+            };
+            self.meet(error, queue).await?;
+            self.reopen(queue, Some(batch)).await?;
+        }
+    }
+
+    /// Waits as long as the error asks for; ends if it cannot be met here.
+    async fn meet(&mut self, error: ApplyError, queue: &Receiver) -> Result<(), Ended> {
+        if let ApplyError::Fenced { .. }
+        | ApplyError::Moved { .. }
+        | ApplyError::NewTable(_)
+        | ApplyError::Gone { .. } = error
+        {
+            return Err(Ended::Lost(error));
+        }
+        let verdict = error.verdict();
+        self.failing = true;
+        queue.set_failing(true);
+        self.applier.observer.failed(&error, &verdict);
+        let wait = match verdict {
+            Verdict::Retry => self.backoff.next().unwrap_or(self.options.retry_max_interval),
+            Verdict::Halt { .. } => self.options.halted_retry_interval,
+        };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = self.cancel.cancelled() => Err(Ended::Cancelled),
+        }
+    }
+
+    fn recovered(&mut self, queue: &Receiver) {
+        if self.failing {
+            self.failing = false;
+            self.backoff = backoff(&self.options);
+            queue.set_failing(false);
+            self.applier.observer.running();
+        }
+    }
+
+    /// Makes the session usable again. After a lost connection the outcome of the last COMMIT is unknown: the progress
+    /// row tells, and may stand only where the batch in hand began, or at the end of one of its transactions.
+    async fn reopen(&mut self, queue: &Receiver, batch: Option<&Batch>) -> Result<(), Ended> {
+        loop {
+            match self.try_reopen(batch).await {
+                Ok(()) => return Ok(()),
+                Err(error) => self.meet(error, queue).await?,
+            }
+        }
+    }
+
+    async fn try_reopen(&mut self, batch: Option<&Batch>) -> Result<(), ApplyError> {
+        if self.applier.session.is_open() {
+            return self.applier.rollback().await.map_err(ApplyError::from);
+        }
+        let mut session = Session::open(&self.options.session).await?;
+        let stream = &self.options.to.stream.name;
+        let found = progress::read(&session.client, stream).await?.and_then(|stored| stored.end_lsn);
+        let expected = self.applier.stored;
+        let possible = |end: EndLsn| {
+            let ends = |batch: &Batch| {
+                let mut ends = batch.transactions.iter().filter_map(|part| part.commit);
+                batch.end == end || ends.any(|commit| commit.end_lsn == end)
+            };
+            end == expected || (end > expected && batch.is_some_and(ends))
+        };
+        match found {
+            Some(end) if possible(end) => {
+                if end > expected {
+                    self.applier.observer.durable(progress::answered(end), None, None);
+                }
+                session.succeed(&mut self.applier.session);
+                self.applier = Applier::new(session, self.options.to.clone(), end);
+                Ok(())
+            }
+            found => Err(ApplyError::Moved {
+                stream: stream.clone(),
+                expected,
+                found: found.map_or_else(|| "gone".to_owned(), |end| end.to_string()),
+            }),
+        }
+    }
+
+    /// Rolls back the transaction in pieces, which will come again.
+    async fn abort(&mut self, queue: &Receiver) -> Result<(), Ended> {
+        if !self.applier.open {
+            return Ok(());
+        }
+        match self.applier.rollback().await {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.meet(error.into(), queue).await?;
+                self.reopen(queue, None).await
+            }
+        }
+    }
+
+    /// Ends politely: a transaction in pieces whose end will not come is rolled back now, not when the server notices.
+    async fn abandon(&mut self) {
+        if self.applier.open {
+            // The connection is dropped next, which has the same effect.
+            let _: Result<(), PgError> = self.applier.rollback().await;
+        }
+    }
+}

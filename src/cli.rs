@@ -1,0 +1,181 @@
+//! The command line: every subcommand and flag, and the exit codes. No behaviour: `main.rs` carries out what is parsed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// What the process answers to whoever started it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ExitCode {
+    /// Done; nothing to complain about.
+    Success = 0,
+    /// Something failed while running.
+    Failure = 1,
+    /// The command line or the configuration is wrong (clap uses the same number).
+    Usage = 2,
+    /// Refused or halted: it would not be safe, or will not work, until somebody acts.
+    Refused = 3,
+}
+
+impl From<ExitCode> for std::process::ExitCode {
+    fn from(code: ExitCode) -> Self {
+        Self::from(code as u8)
+    }
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  success; for check: nothing found that stops replication
+  1  a failure while running, such as a server that cannot be reached
+  2  the command line or the configuration is wrong
+  3  refused or halted: somebody has to act first; the message says how";
+
+/// Keeps PostgreSQL databases in step with a source PostgreSQL: copies once, then follows the WAL and applies every
+/// committed transaction, in commit order, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "walferry", version, after_help = EXIT_CODES)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// The configuration file [default: $WALFERRY_CONFIG, else walferry.toml]
+    #[arg(short, long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the daemon: copy what is not copied yet, then follow the source until told to stop
+    ///
+    /// SIGTERM and SIGINT commit what is queued and stop; SIGHUP reloads the configuration. A second daemon on the same
+    /// stream waits and takes over when the first one goes.
+    Run,
+    /// Check both sides before replicating, and print what mends each finding
+    ///
+    /// Changes nothing. Exits with 3 when a finding would stop replication.
+    Check(Output),
+    /// Show the slot, each target's lag and state, the tables, conflicts and errors
+    Status(Output),
+    /// Show or manage the replication slot on the source
+    #[command(subcommand)]
+    Slot(SlotCommand),
+    /// Print the resolved configuration, secrets hidden
+    Config(Output),
+    /// Replicate a live workload between throwaway local servers, kill the daemon, and compare row by row
+    ///
+    /// Needs PostgreSQL's server binaries on this machine and no configuration. Everything it starts and writes is in a
+    /// temporary directory and gone at the end.
+    Demo(Demo),
+}
+
+/// The subcommands of `slot`.
+#[derive(Debug, Subcommand)]
+pub enum SlotCommand {
+    /// List the logical slots on the source, with what each keeps back
+    List(Output),
+    /// Create the publication and the slot; the next run copies the tables
+    Create(Output),
+    /// Drop the slot, so that the source no longer keeps WAL for this stream
+    Drop(SlotChange),
+    /// Drop and create the slot anew, and mark the tables to be copied again
+    ///
+    /// The way back when the slot was lost or the source was restored.
+    Reset(SlotChange),
+}
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Output {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Flags of the commands that give a slot up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct SlotChange {
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Also when a daemon is using the slot: it is disconnected first
+    #[arg(long)]
+    pub force: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Flags of `demo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Demo {
+    /// Leave the servers' directory in place at the end, and print where it is
+    #[arg(long)]
+    pub keep: bool,
+    /// How long the workload runs, in seconds
+    #[arg(long, value_name = "SECS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub duration: u64,
+    /// How many transactions the workload tries to commit in each second
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Cli {
+        Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_file_may_be_named_before_and_after_the_command() {
+        for line in ["walferry -c x.toml run", "walferry run --config x.toml", "walferry slot list -c x.toml"] {
+            assert_eq!(parse(line).config, Some(PathBuf::from("x.toml")), "{line}");
+        }
+        assert_eq!(parse("walferry run").config, None);
+    }
+
+    #[test]
+    fn every_command_of_the_manual_is_there() {
+        assert!(matches!(parse("walferry check --json").command, Command::Check(Output { json: true })));
+        assert!(matches!(parse("walferry status").command, Command::Status(Output { json: false })));
+        assert!(matches!(parse("walferry config").command, Command::Config(_)));
+        assert!(matches!(parse("walferry slot create").command, Command::Slot(SlotCommand::Create(_))));
+        let Command::Slot(SlotCommand::Reset(reset)) = parse("walferry slot reset --yes --force --json").command else {
+            panic!("not a reset")
+        };
+        assert!(reset.yes && reset.force && reset.output.json);
+        let Command::Slot(SlotCommand::Drop(drop)) = parse("walferry slot drop").command else { panic!("not a drop") };
+        assert!(!drop.yes && !drop.force);
+        let Command::Demo(demo) = parse("walferry demo --keep --duration 5 --rate 10").command else {
+            panic!("no demo")
+        };
+        assert_eq!(demo, Demo { keep: true, duration: 5, rate: 10 });
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_a_usage_error() {
+        for line in ["walferry", "walferry rum", "walferry run --fast", "walferry demo --duration 0", "walferry slot"] {
+            let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert_eq!(error.exit_code(), ExitCode::Usage as i32, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_help_says_what_the_exit_codes_mean() {
+        let help = Cli::command().render_help().to_string();
+        for code in [ExitCode::Success, ExitCode::Failure, ExitCode::Usage, ExitCode::Refused] {
+            assert!(help.contains(&format!("\n  {}  ", code as u8)), "{help}");
+        }
+    }
+}

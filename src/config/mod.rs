@@ -1,0 +1,208 @@
+//! The configuration: one TOML file in, one checked [`Config`] out.
+//!
+//! ```text
+//! config.example.toml ─▶ file (as written) ─┐
+//! walferry.toml ───────▶ file (as written) ─┴▶ resolve ─▶ Config ─▶ render (secrets hidden), diff (reload)
+//!                environment, url_file ────────┘
+//! ```
+//! Defaults live once, in `config.example.toml`: what the user's file leaves out is taken from there. What a mistake
+//! is, `resolve` says; it reports all of them, each with its line.
+
+mod diff;
+mod file;
+mod interpolate;
+mod problem;
+mod reader;
+mod render;
+mod resolve;
+mod secret;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use diff::Difference;
+pub use file::EXAMPLE;
+pub use problem::{ConfigError, Problem};
+pub use secret::{ConnectionString, Secret};
+
+/// The file that is read when none is named.
+const DEFAULT_FILE: &str = "walferry.toml";
+
+/// The environment variable that names the file when `-c` does not.
+const FILE_VARIABLE: &str = "WALFERRY_CONFIG";
+
+/// Everything the configuration says, checked and complete.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// Where changes come from.
+    pub source: Source,
+    /// Where they go: at least one, with different names.
+    #[serde(rename = "target")]
+    pub targets: Vec<Target>,
+    /// The initial copy.
+    pub copy: Copy,
+    /// Applying transactions.
+    pub apply: Apply,
+    /// The HTTP server for metrics and health.
+    pub http: Http,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[source]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Source {
+    /// How to reach the source.
+    pub url: ConnectionString,
+    /// The slot, and the stream's name: 1 to 63 of `a-z`, `0-9`, `_`, as PostgreSQL asks of slots.
+    pub slot: String,
+    /// The publication: 1 to 63 bytes, any characters.
+    pub publication: String,
+    /// Table patterns `schema.table`, `*` for any text, `!` in front leaves out; `None`: all that is published.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<String>>,
+    /// Between heartbeats; `None`: there are none.
+    #[serde(serialize_with = "render::optional_duration")]
+    pub heartbeat_interval: Option<Duration>,
+    /// Upper bound between status updates.
+    #[serde(serialize_with = "render::duration")]
+    pub status_interval: Duration,
+    /// The largest replication message accepted, in bytes; at most 2 GiB - 1, the protocol's own limit.
+    #[serde(serialize_with = "render::size")]
+    pub max_frame: u64,
+}
+
+/// One `[[target]]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Target {
+    /// Its name, unique: 1 to 63 of `A-Z`, `a-z`, `0-9`, `_`, `-`.
+    pub name: String,
+    /// How to reach it.
+    pub url: ConnectionString,
+    /// As [`Source::tables`], of those that the source's patterns leave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tables: Option<Vec<String>>,
+}
+
+/// `[copy]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Copy {
+    /// What to do with target tables that hold rows already.
+    pub existing_rows: ExistingRows,
+    /// Connections that copy at once, per target: 1 to 64.
+    pub workers: usize,
+    /// Tables of more bytes are copied in ctid ranges of about this many bytes.
+    #[serde(serialize_with = "render::size")]
+    pub range_bytes: u64,
+}
+
+/// What the initial copy does with a target table that holds rows already.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExistingRows {
+    /// Halt, and say so.
+    Refuse,
+    /// Empty it first.
+    Truncate,
+    /// Keep them; rows of the source replace those of the same key.
+    Merge,
+}
+
+/// `[apply]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Apply {
+    /// Memory of the changes that one target commit may hold, in bytes; larger transactions come in parts.
+    #[serde(serialize_with = "render::size")]
+    pub batch_bytes: u64,
+    /// Memory of the changes that wait for one target, in bytes.
+    #[serde(serialize_with = "render::size")]
+    pub queue_bytes: u64,
+    /// What to do when a row is not as the change expects it.
+    pub conflicts: ConflictPolicy,
+    /// Upper bound of the wait between attempts after a passing error.
+    #[serde(serialize_with = "render::duration")]
+    pub retry_max_interval: Duration,
+    /// Between attempts of a halted target.
+    #[serde(serialize_with = "render::duration")]
+    pub halted_retry_interval: Duration,
+    /// How long a stop may take to commit what is queued; zero: it commits nothing more.
+    #[serde(serialize_with = "render::duration")]
+    pub drain_timeout: Duration,
+    /// Bytes of WAL after which an idle stream's progress is stored on the targets.
+    #[serde(serialize_with = "render::size")]
+    pub progress_bytes: u64,
+    /// `statement_timeout` of apply sessions; `None`: no limit.
+    #[serde(serialize_with = "render::optional_duration")]
+    pub statement_timeout: Option<Duration>,
+    /// `lock_timeout` of apply sessions; `None`: no limit.
+    #[serde(serialize_with = "render::optional_duration")]
+    pub lock_timeout: Option<Duration>,
+}
+
+/// What to do when a row is there already, or is missing.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConflictPolicy {
+    /// Make the row as the source has it.
+    SourceWins,
+    /// Halt the target.
+    Stop,
+}
+
+/// `[http]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Http {
+    /// Where to listen; `None`: nowhere.
+    #[serde(serialize_with = "render::address")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// A level or tracing directives, checked.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+impl Config {
+    /// Reads and checks the file `path`, else the one that `WALFERRY_CONFIG` names, else `walferry.toml`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or anything in it is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = || std::env::var_os(FILE_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from);
+        let path = path.map(PathBuf::from).or_else(named).unwrap_or_else(|| PathBuf::from(DEFAULT_FILE));
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Self::parse(&text, &path.to_string_lossy(), |name: &str| std::env::var(name).ok()),
+            Err(source) => Err(ConfigError::Read { path, source }),
+        }
+    }
+
+    /// Checks the text of the file `name`; relative paths in it start at that file's directory. `environment` looks up
+    /// a variable.
+    ///
+    /// # Errors
+    /// Anything is wrong; the error lists all of it.
+    pub fn parse(text: &str, name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let written =
+            file::parse(text).map_err(|error| ConfigError::invalid(name, text, vec![problem::from_toml(&error)]))?;
+        let directory = Path::new(name).parent().unwrap_or(Path::new(""));
+        resolve::resolve(&written, directory, &environment)
+            .map_err(|problems| ConfigError::invalid(name, text, problems))
+    }
+}

@@ -1,0 +1,376 @@
+//! The board: what every stage reports, turned into feedback for the source, metrics, and status.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::apply::error::{ApplyError, ConflictKind};
+use crate::apply::observer::Observer;
+use crate::change::{Change, Part, PgTime, TargetId};
+use crate::error::{Judged, Verdict, chain};
+use crate::feedback::Ledger;
+use crate::lsn::{ConfirmedFlush, DurableLsn, EndLsn, Lsn};
+use crate::relation::TableName;
+use crate::tablesync::{CopyObserver, CopyProgress, CopyState};
+use crate::telemetry::health::{Health, LastError};
+use crate::telemetry::metrics::{Metrics, SourceMetrics, TargetMetrics};
+use crate::telemetry::state::{SlotState, SourceState, TableState, TargetState};
+
+/// Shared by all stages of one stream.
+pub struct Board {
+    ledger: Mutex<Ledger>,
+    confirmed: watch::Sender<Option<ConfirmedFlush>>,
+    health: Health,
+    metrics: Metrics,
+    source: SourceMetrics,
+    targets: Vec<Target>,
+    /// When the source was last heard of.
+    heard: Mutex<Option<SystemTime>>,
+}
+
+struct Target {
+    name: String,
+    metrics: TargetMetrics,
+    waiting: Mutex<Waiting>,
+}
+
+/// How a target stands to the stream.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    /// Whether it is fed.
+    attached: bool,
+    /// When the oldest transaction committed that it was sent and has not stored.
+    since: Option<PgTime>,
+    sent: Option<Lsn>,
+    stored: Option<Lsn>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Plain data: a panic elsewhere leaves it readable.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    /// A board for a stream with these targets; their ids are their places.
+    pub fn new(targets: &[String], health: Health, metrics: Metrics) -> Self {
+        let target =
+            |name: &String| Target { name: name.clone(), metrics: metrics.target(name), waiting: Mutex::default() };
+        Self {
+            ledger: Mutex::new(Ledger::new(targets.len())),
+            confirmed: watch::Sender::new(None),
+            source: metrics.source(),
+            targets: targets.iter().map(target).collect(),
+            health,
+            metrics,
+            heard: Mutex::default(),
+        }
+    }
+
+    /// What may be confirmed to the source, as it changes.
+    pub fn confirmed(&self) -> watch::Receiver<Option<ConfirmedFlush>> {
+        self.confirmed.subscribe()
+    }
+
+    /// The name of a target.
+    pub fn name(&self, id: TargetId) -> &str {
+        &self.targets[id.0].name
+    }
+
+    /// What the stream from the source does.
+    pub fn source_state(&self, state: SourceState) {
+        self.source.set_state(state);
+        self.source.connected.set(if state == SourceState::Streaming { 1.0 } else { 0.0 });
+        self.health.update(|status| status.source.state = state);
+    }
+
+    /// A replication connection was opened after the first.
+    pub fn reconnected(&self) {
+        self.source.reconnects.increment(1);
+        self.health.update(|status| status.source.reconnects += 1);
+    }
+
+    /// The stream from the source has failed.
+    pub fn source_failed(&self, error: &dyn Judged) {
+        let message = chain(error);
+        let hint = match error.verdict() {
+            Verdict::Retry => {
+                warn!("source: {message}; trying again");
+                self.source_state(SourceState::Retrying);
+                None
+            }
+            Verdict::Halt { hint } => {
+                error!(hint, "source: {message}");
+                self.source_state(SourceState::Halted);
+                Some(hint)
+            }
+        };
+        let error = LastError::new(message, hint, SystemTime::now());
+        self.health.update(|status| status.source.last_error = Some(error));
+    }
+
+    /// What the source says of the slot.
+    pub fn slot(&self, state: SlotState, retained: Option<u64>) {
+        self.source.set_slot_state(state);
+        self.source.retained_wal_bytes.set(retained.map_or(f64::NAN, |bytes| bytes as f64));
+        self.health.update(|status| {
+            status.source.slot_state = state;
+            status.source.retained_wal_bytes = retained;
+        });
+    }
+
+    /// Every commit up to here has been received and handed on.
+    pub fn received(&self, lsn: Lsn) {
+        lock(&self.ledger).received(lsn);
+        *lock(&self.heard) = Some(SystemTime::now());
+    }
+
+    /// A target that comes (back) has stored progress up to here.
+    pub fn stands_at(&self, id: TargetId, position: DurableLsn) {
+        lock(&self.ledger).stands_at(id, position);
+        self.report(id, position);
+    }
+
+    /// A target is fed from its stored progress on.
+    pub fn attached(&self, id: TargetId, stored: EndLsn) {
+        lock(&self.ledger).rewind(id, stored);
+        let lsn = Some(stored.lsn());
+        *lock(&self.targets[id.0].waiting) = Waiting { attached: true, since: None, sent: lsn, stored: lsn };
+    }
+
+    /// A target is no longer fed.
+    pub fn detached(&self, id: TargetId) {
+        lock(&self.targets[id.0].waiting).attached = false;
+    }
+
+    /// A target was sent the transaction that ends here.
+    pub fn dispatched(&self, id: TargetId, end: EndLsn, time: PgTime) {
+        let mut waiting = lock(&self.targets[id.0].waiting);
+        waiting.sent = Some(end.lsn());
+        waiting.since.get_or_insert(time);
+        drop(waiting);
+        lock(&self.ledger).dispatched(id, end);
+    }
+
+    /// A target's progress was sent on, without a transaction.
+    pub fn advanced(&self, id: TargetId, end: EndLsn) {
+        lock(&self.targets[id.0].waiting).sent = Some(end.lsn());
+        lock(&self.ledger).dispatched(id, end);
+    }
+
+    /// A target has stored progress.
+    fn durable(&self, id: TargetId, position: DurableLsn) {
+        lock(&self.ledger).durable(id, position);
+        self.report(id, position);
+    }
+
+    /// Tells the source what it may forget, and operators where the target stands.
+    fn report(&self, id: TargetId, position: DurableLsn) {
+        let confirmed = lock(&self.ledger).confirmed();
+        self.health.target(self.name(id), |target| target.durable_lsn = Some(position.to_string()));
+        let Some(confirmed) = confirmed else { return };
+        self.confirmed.send_if_modified(|sent| {
+            // Two workers may come here in the other order than they went to the ledger.
+            let forward = *sent < Some(confirmed);
+            *sent = (*sent).max(Some(confirmed));
+            forward
+        });
+    }
+
+    /// What a target does.
+    pub fn target_state(&self, id: TargetId, state: TargetState) {
+        self.targets[id.0].metrics.set_state(state);
+        self.health.target(self.name(id), |target| target.state = state);
+    }
+
+    /// A target does not get on.
+    pub fn target_failed(&self, id: TargetId, error: &dyn Judged, verdict: &Verdict) {
+        let target = self.name(id);
+        let message = chain(error);
+        let hint = match verdict {
+            Verdict::Retry => {
+                warn!(target, "{message}; trying again");
+                self.target_state(id, TargetState::Retrying);
+                None
+            }
+            Verdict::Halt { hint } => {
+                error!(target, hint, "halted: {message}");
+                self.target_state(id, TargetState::Halted);
+                Some(hint.clone())
+            }
+        };
+        self.targets[id.0].metrics.retries.increment(1);
+        let error = LastError::new(message, hint, SystemTime::now());
+        self.health.target(target, |status| {
+            status.retries += 1;
+            status.last_error = Some(error);
+        });
+    }
+
+    /// A table of a target: how far its copy is.
+    pub fn table(&self, id: TargetId, table: &TableName, state: TableState, rows: Option<u64>, copy_lsn: Option<Lsn>) {
+        let target = self.name(id);
+        let metrics = self.metrics.table(target, &table.to_string());
+        metrics.set_state(state);
+        if let Some(rows) = rows {
+            metrics.copy_rows.set(rows as f64);
+        }
+        self.health.update(|status| {
+            let status = status.table(target, &table.schema, &table.name);
+            status.state = state;
+            status.rows = rows.unwrap_or(status.rows);
+            status.copy_lsn = copy_lsn.map(|lsn| lsn.to_string()).or_else(|| status.copy_lsn.take());
+        });
+    }
+
+    /// Brings lag, queue and positions up to date; called every second or so.
+    pub fn tick(&self, now: SystemTime, queue_bytes: impl Fn(TargetId) -> u64) {
+        let (received, confirmed) = {
+            let ledger = lock(&self.ledger);
+            (ledger.received_lsn(), ledger.confirmed())
+        };
+        let streaming = self.health.update(|status| status.source.state == SourceState::Streaming);
+        let silence = if streaming { None } else { Some(*lock(&self.heard)) };
+        if let Some(received) = received {
+            self.source.received_lsn.set(received.as_u64() as f64);
+        }
+        if let Some(confirmed) = confirmed {
+            self.source.confirmed_lsn.set(confirmed.lsn().as_u64() as f64);
+        }
+        self.health.update(|status| {
+            status.source.received_lsn = received.map(|lsn| lsn.to_string());
+            status.source.confirmed_lsn = confirmed.map(|lsn| lsn.to_string());
+        });
+        for (place, target) in self.targets.iter().enumerate() {
+            let waiting = *lock(&target.waiting);
+            let (bytes, seconds) = lag(waiting, received, silence, now);
+            let queue = queue_bytes(TargetId(place));
+            target.metrics.lag_bytes.set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
+            target.metrics.lag_seconds.set(seconds.unwrap_or(f64::NAN));
+            target.metrics.queue_bytes.set(queue as f64);
+            self.health.target(&target.name, |status| {
+                status.lag_bytes = bytes;
+                status.lag_seconds = seconds;
+                status.queue_bytes = queue;
+            });
+        }
+    }
+}
+
+/// A target's lag in bytes and in seconds. It has none when it has stored what it was sent; while the source is not
+/// heard of (`silence`), at least that time has to be counted.
+fn lag(
+    waiting: Waiting,
+    received: Option<Lsn>,
+    silence: Option<Option<SystemTime>>,
+    now: SystemTime,
+) -> (Option<u64>, Option<f64>) {
+    let (Some(sent), Some(stored)) = (waiting.sent, waiting.stored) else { return (None, None) };
+    let age = |since: SystemTime| now.duration_since(since).unwrap_or_default().as_secs_f64();
+    let behind = !waiting.attached || stored < sent;
+    let bytes = match behind {
+        true => received.map(|received| received.bytes_since(stored)),
+        false => Some(0),
+    };
+    let waited = waiting.since.filter(|_| behind).map_or(0.0, |since| age(since.to_system_time()));
+    match silence {
+        None => (bytes, Some(waited)),
+        Some(None) => (bytes, None),
+        Some(Some(heard)) => (bytes, Some(waited.max(age(heard)))),
+    }
+}
+
+/// A target's part of the board, as its apply worker and its copy see it.
+pub struct TargetBoard {
+    /// The whole.
+    pub board: Arc<Board>,
+    /// Which target.
+    pub id: TargetId,
+}
+
+impl Observer for TargetBoard {
+    fn durable(&self, position: DurableLsn, commit_time: Option<PgTime>, took: Option<Duration>) {
+        let target = &self.board.targets[self.id.0];
+        let stored = position.end_lsn().lsn();
+        let mut waiting = lock(&target.waiting);
+        waiting.stored = Some(stored);
+        // What still waits committed after what is stored now.
+        waiting.since = match waiting.sent {
+            Some(sent) if stored < sent => waiting.since.max(commit_time),
+            _ => None,
+        };
+        drop(waiting);
+        target.metrics.commits.increment(1);
+        if let Some(took) = took {
+            target.metrics.commit_seconds.record(took.as_secs_f64());
+        }
+        self.board.health.target(&target.name, |status| status.commits += 1);
+        self.board.durable(self.id, position);
+    }
+
+    fn applied(&self, parts: &[Arc<Part>]) {
+        let mut rows = [0_u64; 4];
+        for change in parts.iter().flat_map(|part| &part.changes) {
+            match change {
+                Change::Insert { .. } => rows[0] += 1,
+                Change::Update { .. } => rows[1] += 1,
+                Change::Delete { .. } => rows[2] += 1,
+                Change::Truncate { relations, .. } => rows[3] += relations.len() as u64,
+                Change::Message(_) => {}
+            }
+        }
+        let transactions = parts.iter().filter(|part| part.commit.is_some()).count() as u64;
+        let target = &self.board.targets[self.id.0];
+        let counters = &target.metrics.rows;
+        let counters = [&counters.insert, &counters.update, &counters.delete, &counters.truncate];
+        target.metrics.transactions.increment(transactions);
+        self.board.health.target(&target.name, |status| {
+            status.transactions += transactions;
+            for ((name, rows), counter) in ["insert", "update", "delete", "truncate"].iter().zip(rows).zip(counters) {
+                if rows > 0 {
+                    counter.increment(rows);
+                    *status.rows.entry((*name).to_owned()).or_default() += rows;
+                }
+            }
+        });
+    }
+
+    fn conflict(&self, kind: ConflictKind, table: &TableName, key: &str, lsn: Lsn) {
+        let target = &self.board.targets[self.id.0];
+        let counters = &target.metrics.conflicts;
+        let counter = match kind {
+            ConflictKind::InsertExists => &counters.insert_exists,
+            ConflictKind::UpdateExists => &counters.update_exists,
+            ConflictKind::UpdateMissing => &counters.update_missing,
+            ConflictKind::DeleteMissing => &counters.delete_missing,
+        };
+        counter.increment(1);
+        warn!(target = target.name, table = %table, key, lsn = %lsn, "conflict: {kind}");
+        self.board.health.target(&target.name, |status| {
+            *status.conflicts.entry(kind.name().to_owned()).or_default() += 1;
+        });
+    }
+
+    fn running(&self) {
+        info!(target = self.board.name(self.id), "goes on");
+        self.board.target_state(self.id, TargetState::Applying);
+    }
+
+    fn failed(&self, error: &ApplyError, verdict: &Verdict) {
+        self.board.target_failed(self.id, error, verdict);
+    }
+}
+
+impl CopyObserver for TargetBoard {
+    fn progress(&self, progress: &CopyProgress<'_>) {
+        let state = match progress.state {
+            CopyState::Copying => TableState::Copying,
+            CopyState::Done => {
+                info!(target = progress.target, table = %progress.table, rows = progress.rows, "copied");
+                TableState::Copied
+            }
+        };
+        self.board.table(self.id, progress.table, state, Some(progress.rows), None);
+    }
+}

@@ -1,0 +1,102 @@
+//! What can keep a stream, or one target of it, from running.
+
+use crate::apply::error::ApplyError;
+use crate::apply::progress::ProgressError;
+use crate::error::{Judged, Verdict};
+use crate::lsn::EndLsn;
+use crate::pgoutput::DecodeError;
+use crate::postgres::PgError;
+use crate::postgres::conninfo::ConnInfoError;
+use crate::route::{PatternError, RouteError};
+use crate::source::SourceError;
+use crate::tablesync::CopyError;
+use crate::transaction::AssemblyError;
+
+use super::gap::Gap;
+
+/// Everything that ends an attempt. Most is a stage's own error; what only shows when stages are put together is here.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// A connection string.
+    #[error("{key} cannot be used")]
+    ConnectionString {
+        /// The key in the configuration.
+        key: String,
+        /// Why not.
+        source: ConnInfoError,
+    },
+    /// A table pattern.
+    #[error("{key} cannot be used")]
+    Patterns {
+        /// The key in the configuration.
+        key: String,
+        /// Why not.
+        source: PatternError,
+    },
+    #[error(transparent)]
+    Postgres(#[from] PgError),
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Assembly(#[from] AssemblyError),
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    #[error(transparent)]
+    Progress(#[from] ProgressError),
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Gap(#[from] Gap),
+    /// The slot is not there, though a target has followed it.
+    #[error("the slot \"{slot}\" does not exist on the source, but target \"{target}\" has applied up to {stored}")]
+    SlotLost { slot: String, target: String, stored: EndLsn },
+    /// The slot is there, but no target knows it.
+    #[error("the slot \"{slot}\" exists on the source, but no target has ever been fed from it")]
+    ForeignSlot { slot: String },
+    /// No target can be reached to ask whether the slot is ours.
+    #[error("no target can be reached that knows the stream \"{stream}\"")]
+    NobodyKnows { stream: String },
+    /// A target that can be reached and does not answer.
+    #[error("target \"{target}\" has not answered for {} s", .waited.as_secs())]
+    NoAnswer { target: String, waited: std::time::Duration },
+    /// Another server, or the same on another timeline, answers now.
+    #[error("the source has changed: {what} was {before}, and is {now}")]
+    SourceChanged { what: &'static str, before: String, now: String },
+    /// Another daemon has become the active one.
+    #[error("another walferry has taken over the stream \"{stream}\"")]
+    TakenOver { stream: String },
+}
+
+impl Judged for LaunchError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            Self::ConnectionString { source, .. } => source.verdict(),
+            Self::Patterns { source, .. } => source.verdict(),
+            Self::Postgres(error) => error.verdict(),
+            Self::Source(error) => error.verdict(),
+            Self::Decode(error) => error.verdict(),
+            Self::Assembly(error) => error.verdict(),
+            Self::Route(error) => error.verdict(),
+            Self::Progress(error) => error.verdict(),
+            Self::Copy(error) => error.verdict(),
+            Self::Apply(error) => error.verdict(),
+            Self::Gap(gap) => gap.verdict(),
+            Self::SlotLost { .. } => Verdict::halt(
+                "Changes since then are gone with the slot: run `walferry slot reset` to make a new slot and copy the \
+                 tables again.",
+            ),
+            Self::ForeignSlot { slot } => Verdict::halt(format!(
+                "If it belongs to something else, set source.slot to another name. If it is left over, drop it \
+                 (SELECT pg_drop_replication_slot('{slot}');) or run `walferry slot reset`, and the tables are copied \
+                 anew."
+            )),
+            Self::NobodyKnows { .. } | Self::NoAnswer { .. } | Self::SourceChanged { .. } | Self::TakenOver { .. } => {
+                Verdict::Retry
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The daemon: puts the stages together, starts them, waits as a standby, and stops them in order.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `setup.rs` | the configuration, ready for use |
+//! | `startup.rs` | is the slot ours, and may it be followed? |
+//! | `gap.rs` | may this target be fed from it? (pure) |
+//! | `pipeline.rs` | THE PATH |
+//! | `dispatch.rs` | from the path to the targets' queues |
+//! | `follow.rs` | which copied tables are still followed |
+//! | `target.rs` | one target: attach, copy, apply, come back |
+//! | `board.rs` | what all report: feedback, metrics, status |
+//! | `watch.rs` | lock, slot, publication, lag |
+//! | `signals.rs` | SIGTERM, SIGINT, SIGHUP |
+//!
+//! # One daemon is the active one
+//! Three things see to it, each on its own: an advisory lock on the source, so that a second daemon waits before it
+//! touches anything; the slot, which the server lets one connection use; and the progress row's compare-and-set, which
+//! makes a daemon that has not noticed that it was replaced fail without having written anything.
+//!
+//! # Stopping
+//! `stop` is given: the path stops reading and closes the queues; copies and waits end at once; workers commit what is
+//! queued and store their progress; the last positions are confirmed; the replication connection is closed in order,
+//! so that the slot is free at once. Whatever takes longer than `apply.drain_timeout` is cut off: as after a crash,
+//! what is not committed comes again.
+
+mod board;
+mod dispatch;
+pub mod error;
+mod follow;
+pub mod gap;
+mod gauges;
+mod pipeline;
+pub mod setup;
+mod signals;
+mod startup;
+mod target;
+mod watch;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::board::Board;
+use self::dispatch::Dispatcher;
+use self::error::LaunchError;
+use self::gauges::Gauges;
+use self::pipeline::{Pipeline, PipelineOptions};
+use self::setup::Setup;
+use self::target::{Shared, TargetTask};
+use self::watch::Watch;
+use crate::config::Config;
+use crate::error::{Judged, Verdict};
+use crate::postgres::Client;
+use crate::source::heartbeat;
+use crate::source::lock::StreamLock;
+use crate::source::wal_receiver::StartOptions;
+use crate::telemetry::health::Health;
+use crate::telemetry::http::Server;
+use crate::telemetry::logging::LogControl;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::state::SourceState;
+
+/// How often a standby asks whether it is its turn.
+const STANDBY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Part of a transaction in memory: four parts fill a queue, so that large transactions flow.
+const PARTS_PER_QUEUE: u64 = 4;
+
+/// Runs the daemon until a signal stops it.
+///
+/// # Errors
+/// What does not pass and concerns the whole stream; a single target's errors do not end the daemon.
+pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyhow::Result<()> {
+    let names: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
+    let health = Health::new(&config.source.slot, names.iter().map(String::as_str));
+    let metrics = Metrics::new();
+    let server = Server::bind(config.http.listen, metrics.clone(), health.clone()).await?;
+    let closing = CancellationToken::new();
+    let server = tokio::spawn({
+        let closing = closing.clone();
+        async move { server.run(closing).await }
+    });
+    let stop = CancellationToken::new();
+    signals::listen(stop.clone(), config.clone(), file, log)?;
+    let result = stream(config, &names, health, metrics, &stop).await;
+    closing.cancel();
+    server.await??;
+    result
+}
+
+async fn stream(
+    config: Config,
+    names: &[String],
+    health: Health,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let setup = Arc::new(Setup::new(config)?);
+    let delays = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(setup.retry_max_interval())
+        .with_jitter()
+        .without_max_times();
+    let mut backoff = delays.build();
+    loop {
+        let begun = Instant::now();
+        let board = Arc::new(Board::new(names, health.clone(), metrics.clone()));
+        let error = match active(&setup, &board, stop).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        board.source_failed(&error);
+        if let Verdict::Halt { .. } = error.verdict() {
+            return Err(error.into());
+        }
+        // What went well for long is not held against it.
+        if begun.elapsed() > setup.retry_max_interval() {
+            backoff = delays.build();
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next().unwrap_or(setup.retry_max_interval())) => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// From standby to the end of this daemon's being the active one.
+async fn active(setup: &Arc<Setup>, board: &Arc<Board>, stop: &CancellationToken) -> Result<(), LaunchError> {
+    board.source_state(SourceState::Connecting);
+    let prepared = async {
+        let client = Client::connect(&setup.source, &setup.application_name()).await?;
+        let lock = acquire(setup, board, &client).await?;
+        let prepared = startup::prepare(setup, &client, board).await?;
+        Ok::<_, LaunchError>((client, lock, prepared))
+    };
+    let (client, lock, prepared) = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(()),
+        prepared = prepared => prepared?,
+    };
+    let gauges = Gauges::new(setup.targets.len());
+    let (commands, received) = mpsc::channel(setup.targets.len().max(1) * 2);
+    let publication = tokio::sync::watch::Sender::new(Arc::new(prepared.publication));
+    // What stops this stretch of being active: the signal, or the failure of one of its tasks.
+    let ending = stop.child_token();
+    let shared = Arc::new(Shared {
+        setup: Arc::clone(setup),
+        facts: prepared.facts.clone(),
+        board: Arc::clone(board),
+        commands,
+        publication: publication.clone(),
+        gauges: gauges.clone(),
+        stop: ending.clone(),
+    });
+    let mut targets = JoinSet::new();
+    for place in 0..setup.targets.len() {
+        targets.spawn(TargetTask::new(Arc::clone(&shared), place, prepared.snapshot.clone()).run());
+    }
+    drop((shared, prepared.snapshot));
+    let watch = Watch { setup: Arc::clone(setup), board: Arc::clone(board), gauges, client, lock, publication };
+    let path = pipeline(setup, board, prepared.facts, received, &ending);
+    together(setup, board, path, watch, targets, &ending).await
+}
+
+/// Waits until no other daemon is the active one.
+async fn acquire(setup: &Setup, board: &Board, client: &Client) -> Result<StreamLock, LaunchError> {
+    let mut waiting = false;
+    loop {
+        if let Some(lock) = StreamLock::try_acquire(client, &setup.stream).await? {
+            if waiting {
+                info!(stream = setup.stream, "taking over");
+            }
+            return Ok(lock);
+        }
+        if !waiting {
+            waiting = true;
+            info!(stream = setup.stream, "another walferry is active; waiting as standby");
+            board.source_state(SourceState::Standby);
+        }
+        tokio::time::sleep(STANDBY_INTERVAL).await;
+    }
+}
+
+fn pipeline(
+    setup: &Setup,
+    board: &Arc<Board>,
+    facts: startup::Facts,
+    commands: mpsc::Receiver<dispatch::Command>,
+    stop: &CancellationToken,
+) -> Pipeline {
+    let config = &setup.config;
+    let options = PipelineOptions {
+        connect: setup.source.clone(),
+        application_name: setup.application_name(),
+        start: StartOptions {
+            status_interval: config.source.status_interval,
+            ..StartOptions::new(config.source.slot.clone(), config.source.publication.clone())
+        },
+        facts,
+        max_frame: usize::try_from(config.source.max_frame).unwrap_or(usize::MAX),
+        part_bytes: usize::try_from(config.apply.queue_bytes / PARTS_PER_QUEUE).unwrap_or(usize::MAX),
+        retry_max_interval: setup.retry_max_interval(),
+    };
+    let dispatcher = Dispatcher::new(Arc::clone(board), config.apply.progress_bytes);
+    Pipeline::new(options, Arc::clone(board), dispatcher, commands, stop.clone())
+}
+
+/// Runs the tasks until one ends, or all are told to stop; then stops the others in order.
+async fn together(
+    setup: &Arc<Setup>,
+    board: &Board,
+    path: Pipeline,
+    watch: Watch,
+    mut targets: JoinSet<()>,
+    ending: &CancellationToken,
+) -> Result<(), LaunchError> {
+    let beats = beats(setup, ending);
+    let watched = CancellationToken::new();
+    let watching = watch.run(&watched);
+    tokio::pin!(watching);
+    let path = path.run();
+    tokio::pin!(path);
+    let mut failure = None;
+    let receiver = tokio::select! {
+        ended = &mut path => ended.unwrap_or_else(|error| {
+            failure = Some(error);
+            None
+        }),
+        ended = &mut watching => {
+            failure = ended.err();
+            ending.cancel();
+            path.await.unwrap_or_else(|error| {
+                warn!("the stream ended as well: {}", crate::error::chain(&error));
+                None
+            })
+        }
+    };
+    ending.cancel();
+    board.source_state(SourceState::Draining);
+    let drained = async { while targets.join_next().await.is_some() {} };
+    if tokio::time::timeout(setup.config.apply.drain_timeout, drained).await.is_err() {
+        warn!("what is queued was not applied in time (apply.drain_timeout); it will come again");
+    }
+    targets.shutdown().await;
+    if let Some(receiver) = receiver
+        && let Err(error) = receiver.stop().await
+    {
+        warn!("the replication connection did not close in order: {}", crate::error::chain(&error));
+    }
+    watched.cancel();
+    if let Some(beats) = beats {
+        beats.abort();
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Starts the heartbeat, if there is to be one.
+fn beats(setup: &Arc<Setup>, ending: &CancellationToken) -> Option<tokio::task::JoinHandle<()>> {
+    let interval = setup.config.source.heartbeat_interval?;
+    let (setup, ending) = (Arc::clone(setup), ending.clone());
+    Some(tokio::spawn(async move { heartbeat::run(&setup.source, &setup.stream, interval, ending).await }))
+}

@@ -1,0 +1,283 @@
+//! THE PATH: frames → messages → transactions → what each target gets → its queue; and feedback the other way.
+//!
+//! ```text
+//!   WalReceiver ─▶ Decoder ─▶ Assembler ─▶ Dispatcher ─▶ queue[t] ─▶ apply worker t
+//!        ▲ status task                                                    │
+//!        └──────────────── Board: min over targets of what is stored ◀────┘
+//! ```
+//! One replication session lasts until the connection fails, or a target must be served from an earlier position than
+//! the stream has reached. The next session starts at the lowest position any target has been served up to; targets
+//! that are ahead of it skip what they have had. Workers, with what is queued for them, outlive sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::board::Board;
+use super::dispatch::{Command, Dispatcher};
+use super::error::LaunchError;
+use super::startup::Facts;
+use crate::change::Delivery;
+use crate::error::{Judged, Verdict};
+use crate::lsn::EndLsn;
+use crate::pgoutput::{Decoder, ProtocolVersion, Streaming};
+use crate::postgres::wire::Purpose;
+use crate::postgres::{Client, ConnectOptions, WireConnection};
+use crate::source::slot;
+use crate::source::wal_receiver::{Received, StartOptions, WalReceiver};
+use crate::source::{SourceError, identity};
+use crate::telemetry::state::SourceState;
+use crate::transaction::Assembler;
+
+/// How many frames are handled before the other things the path listens to get their turn.
+const STRETCH: usize = 1_000;
+
+/// Between two attempts to get a slot that another connection still has.
+const OCCUPIED: Duration = Duration::from_millis(300);
+
+/// What the path is made with.
+pub struct PipelineOptions {
+    /// The source.
+    pub connect: ConnectOptions,
+    /// `application_name`.
+    pub application_name: String,
+    /// Slot, publication, status interval; `start` is filled in.
+    pub start: StartOptions,
+    /// The source as found at the start: it must stay the same server.
+    pub facts: Facts,
+    /// The largest message accepted, in bytes.
+    pub max_frame: usize,
+    /// The size of a part, in bytes.
+    pub part_bytes: usize,
+    /// The longest wait between attempts.
+    pub retry_max_interval: Duration,
+}
+
+/// The path, with its lanes.
+pub struct Pipeline {
+    options: PipelineOptions,
+    board: Arc<Board>,
+    dispatcher: Dispatcher,
+    commands: mpsc::Receiver<Command>,
+    stop: CancellationToken,
+}
+
+/// Why a session ended.
+enum Session {
+    /// The stream must be read again from an earlier position.
+    Again,
+    /// Told to stop; the receiver goes on sending status until the workers are done.
+    Stop(Box<WalReceiver>),
+}
+
+impl Pipeline {
+    /// A path without lanes; they come through `commands`.
+    pub fn new(
+        options: PipelineOptions,
+        board: Arc<Board>,
+        dispatcher: Dispatcher,
+        commands: mpsc::Receiver<Command>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { options, board, dispatcher, commands, stop }
+    }
+
+    /// Runs until told to stop: then gives the receiver, still reporting status, or none if there is no session.
+    ///
+    /// # Errors
+    /// What does not pass: the slot is gone, another server answers, what it sends is not understood.
+    pub async fn run(mut self) -> Result<Option<WalReceiver>, LaunchError> {
+        let mut patience = Patience::new(self.options.retry_max_interval);
+        loop {
+            let Some(start) = self.first_lane().await else { return Ok(None) };
+            let error = match self.session(start, &mut patience).await {
+                Ok(Session::Stop(receiver)) => {
+                    self.dispatcher.close();
+                    return Ok(Some(*receiver));
+                }
+                Ok(Session::Again) => continue,
+                Err(error) => error,
+            };
+            // What does not pass by itself ends the path, and so does what makes every target have to be checked anew.
+            if matches!(error.verdict(), Verdict::Halt { .. }) || matches!(error, LaunchError::SourceChanged { .. }) {
+                return Err(error);
+            }
+            self.dispatcher.end_session();
+            tokio::select! {
+                () = tokio::time::sleep(patience.wait(&error, &self.board)) => {}
+                () = self.stop.cancelled() => {
+                    self.dispatcher.close();
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    /// One session, from its connection to its end.
+    async fn session(&mut self, start: EndLsn, patience: &mut Patience) -> Result<Session, LaunchError> {
+        let receiver = self.open(start).await?;
+        self.board.source_state(SourceState::Streaming);
+        info!(start = %start, "streaming");
+        if patience.sessions > 0 {
+            self.board.reconnected();
+        }
+        *patience = Patience { sessions: patience.sessions + 1, ..Patience::new(self.options.retry_max_interval) };
+        self.stream(receiver).await
+    }
+
+    /// Waits for the first lane; `None` when told to stop before.
+    async fn first_lane(&mut self) -> Option<EndLsn> {
+        self.dispatcher.end_session();
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                self.dispatcher.command(command);
+            }
+            if let Some(start) = self.dispatcher.start() {
+                self.dispatcher.begin_session(start);
+                return Some(start);
+            }
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return None,
+                command = self.commands.recv() => self.dispatcher.command(command?),
+            };
+        }
+    }
+
+    async fn open(&self, start: EndLsn) -> Result<WalReceiver, LaunchError> {
+        let options = &self.options;
+        let mut conn =
+            WireConnection::connect(&options.connect, &options.application_name, Purpose::Replication).await?;
+        conn.reader.set_frame_limit(options.max_frame);
+        let identity = identity::identify(&mut conn).await?;
+        options.facts.is_same(&identity)?;
+        // A server restored from a backup leaves out what it commits below the position it is asked to start from.
+        if identity.flush_lsn < start.lsn() {
+            return Err(LaunchError::SourceChanged {
+                what: "the end of its WAL",
+                before: format!("{start} or above"),
+                now: identity.flush_lsn.to_string(),
+            });
+        }
+        let from = StartOptions { start: Some(start.lsn()), ..options.start.clone() };
+        let receiver = WalReceiver::start(conn, &from, self.board.confirmed()).await?;
+        self.check_slot(start).await?;
+        Ok(receiver)
+    }
+
+    /// Whether the server starts where it was asked to: below the slot's confirmed position it does not, and does not
+    /// say so. Asked while the slot is ours, so that nobody else moves it meanwhile; what was received is not handed on
+    /// before.
+    async fn check_slot(&self, start: EndLsn) -> Result<(), LaunchError> {
+        let options = &self.options;
+        let client = Client::connect(&options.connect, &options.application_name).await?;
+        let slot = slot::inspect(&client, &options.start.slot).await?;
+        match slot.and_then(|slot| slot.confirmed_flush) {
+            Some(confirmed) if confirmed > start.lsn() => Err(LaunchError::SourceChanged {
+                what: "the slot's confirmed position",
+                before: format!("{start} or below"),
+                now: confirmed.to_string(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// One session. Lanes that attach meanwhile join it, unless they need what has passed.
+    async fn stream(&mut self, mut receiver: WalReceiver) -> Result<Session, LaunchError> {
+        let mut path = Path {
+            decoder: Decoder::new(ProtocolVersion::V1, Streaming::Off),
+            assembler: Assembler::new(self.options.part_bytes),
+            deliveries: Vec::new(),
+        };
+        loop {
+            // In this order: stopping before working, a new lane before more for the others.
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(Session::Stop(Box::new(receiver))),
+                Some(command) = self.commands.recv() => {
+                    if self.dispatcher.command(command) {
+                        receiver.stop().await?;
+                        return Ok(Session::Again);
+                    }
+                }
+                received = receiver.next() => {
+                    path.take(received?, &mut self.dispatcher, &self.stop).await?;
+                    for _ in 0..STRETCH {
+                        let Some(received) = receiver.buffered()? else { break };
+                        path.take(received, &mut self.dispatcher, &self.stop).await?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// How long to wait after an error, by what has happened since the last good session.
+struct Patience {
+    sessions: u64,
+    backoff: ExponentialBackoff,
+    max: Duration,
+    /// Whether it has been said that somebody else has the slot.
+    said: bool,
+}
+
+impl Patience {
+    fn new(max: Duration) -> Self {
+        let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_delay(max);
+        Self { sessions: 0, backoff: backoff.with_jitter().without_max_times().build(), max, said: false }
+    }
+
+    /// Reports the error, and gives the time to wait. Whoever holds the slot lets go of it sooner or later; then every
+    /// moment counts, and it is said once.
+    fn wait(&mut self, error: &LaunchError, board: &Board) -> Duration {
+        let occupied = matches!(error, LaunchError::Source(SourceError::SlotActive { .. }));
+        if !(occupied && self.said) {
+            board.source_failed(error);
+        }
+        self.said = occupied;
+        if occupied { OCCUPIED } else { self.backoff.next().unwrap_or(self.max) }
+    }
+}
+
+/// From one frame to what the dispatcher takes.
+struct Path {
+    decoder: Decoder,
+    assembler: Assembler,
+    deliveries: Vec<Delivery>,
+}
+
+impl Path {
+    async fn take(
+        &mut self,
+        received: Received,
+        dispatcher: &mut Dispatcher,
+        stop: &CancellationToken,
+    ) -> Result<(), LaunchError> {
+        match received {
+            Received::Data { start, payload, .. } => {
+                let message = self.decoder.decode(payload)?;
+                self.assembler.push(message, start, &mut self.deliveries)?;
+            }
+            Received::Keepalive { wal_end, reply_requested } => {
+                let quiet = self.assembler.keepalive(wal_end);
+                // A source that shuts down asks, and waits until everything it has sent is confirmed (`WalSndDone`,
+                // walsender.c): idle positions are stored now, not some day.
+                if let Some(Delivery::Quiet(end)) = quiet.as_ref().filter(|_| reply_requested) {
+                    dispatcher.store(*end);
+                }
+                self.deliveries.extend(quiet);
+            }
+        }
+        for delivery in self.deliveries.drain(..) {
+            if stop.is_cancelled() {
+                break;
+            }
+            dispatcher.deliver(delivery, stop).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! What a run of the daemon is made from: the configuration with its connection strings and patterns read.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::error::LaunchError;
+use crate::apply::exact::ConflictPolicy;
+use crate::change::TargetId;
+use crate::config::{self, Config};
+use crate::postgres::ConnectOptions;
+use crate::relation::TableName;
+use crate::route::Patterns;
+use crate::source::publication::{Publication, PublishedTable};
+use crate::tablesync::{CopySettings, ExistingRows};
+
+/// The configuration, ready for use.
+pub struct Setup {
+    /// The stream's name: the slot's.
+    pub stream: String,
+    /// The source.
+    pub source: ConnectOptions,
+    /// Which tables; `None`: all that are published.
+    pub tables: Option<Patterns>,
+    /// Where to; a target's id is its place.
+    pub targets: Vec<TargetSetup>,
+    /// How to copy.
+    pub copy: CopySettings,
+    /// What to do about conflicts.
+    pub conflicts: ConflictPolicy,
+    /// The rest of the configuration.
+    pub config: Config,
+}
+
+/// One target.
+pub struct TargetSetup {
+    /// Its place.
+    pub id: TargetId,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub connect: ConnectOptions,
+    /// Which of the stream's tables it gets; `None`: all.
+    pub tables: Option<Patterns>,
+}
+
+impl Setup {
+    /// Reads connection strings and patterns.
+    ///
+    /// # Errors
+    /// Names the key that cannot be used.
+    pub fn new(config: Config) -> Result<Self, LaunchError> {
+        let source = connect("source.url", config.source.url.expose())?;
+        let tables = patterns("source.tables", config.source.tables.as_deref())?;
+        let mut targets = Vec::with_capacity(config.targets.len());
+        for (place, target) in config.targets.iter().enumerate() {
+            targets.push(TargetSetup {
+                id: TargetId(place),
+                name: target.name.clone(),
+                connect: connect(&format!("the url of target \"{}\"", target.name), target.url.expose())?,
+                tables: patterns(&format!("tables of target \"{}\"", target.name), target.tables.as_deref())?,
+            });
+        }
+        let copy = CopySettings {
+            existing_rows: match config.copy.existing_rows {
+                config::ExistingRows::Refuse => ExistingRows::Refuse,
+                config::ExistingRows::Truncate => ExistingRows::Truncate,
+                config::ExistingRows::Merge => ExistingRows::Merge,
+            },
+            workers: config.copy.workers,
+            range_bytes: config.copy.range_bytes,
+        };
+        let conflicts = match config.apply.conflicts {
+            config::ConflictPolicy::SourceWins => ConflictPolicy::SourceWins,
+            config::ConflictPolicy::Stop => ConflictPolicy::Stop,
+        };
+        Ok(Self { stream: config.source.slot.clone(), source, tables, targets, copy, conflicts, config })
+    }
+
+    /// `application_name` of all connections.
+    pub fn application_name(&self) -> String {
+        format!("walferry/{}", self.stream)
+    }
+
+    /// Whether the stream's own patterns choose a table.
+    pub fn chooses(&self, table: &TableName) -> bool {
+        table.schema != "walferry" && self.tables.as_ref().is_none_or(|tables| tables.matches(table))
+    }
+
+    /// The tables of a publication that a target gets.
+    pub fn wanted(&self, target: &TargetSetup, publication: &Publication) -> Vec<PublishedTable> {
+        let wanted = |table: &&PublishedTable| {
+            self.chooses(&table.name) && target.tables.as_ref().is_none_or(|tables| tables.matches(&table.name))
+        };
+        publication.tables.iter().filter(wanted).cloned().collect()
+    }
+
+    /// The stream's tables in a publication, each with what tells it from another of its name.
+    pub fn chosen(&self, publication: &Publication) -> BTreeSet<(TableName, u32, Option<u32>)> {
+        let chosen = publication.tables.iter().filter(|table| self.chooses(&table.name));
+        chosen.map(|table| (table.name.clone(), table.oid, table.entry)).collect()
+    }
+
+    /// The longest wait between attempts.
+    pub fn retry_max_interval(&self) -> Duration {
+        self.config.apply.retry_max_interval
+    }
+}
+
+fn connect(key: &str, text: &str) -> Result<ConnectOptions, LaunchError> {
+    ConnectOptions::parse(text).map_err(|source| LaunchError::ConnectionString { key: key.to_owned(), source })
+}
+
+fn patterns(key: &str, list: Option<&[String]>) -> Result<Option<Patterns>, LaunchError> {
+    list.map(Patterns::parse).transpose().map_err(|source| LaunchError::Patterns { key: key.to_owned(), source })
+}

@@ -1,0 +1,71 @@
+//! walferry keeps PostgreSQL databases in step with a source PostgreSQL: it copies the tables once under a replication
+//! slot's snapshot, then applies every committed transaction to each target, in commit order, exactly once.
+//!
+//! # The way of the data
+//!
+//! ```text
+//! source server                                                                      target servers
+//!   walsender ─▶ source ─▶ pgoutput ─▶ transaction ─▶ route ─▶ queue[t] ─▶ apply, one worker per t ─▶ COMMIT
+//!       ▲        frames    messages    whole ones,    what t   bounded     rows and progress            │
+//!       │                              or parts       gets     in bytes    in one transaction           │
+//!       └─────── source ◀────── feedback: the lowest position that is durable on every target ◀─────────┘
+//! ```
+//!
+//! One direction, one place per step; nothing knows what stands above it. What passes between the stages are the types
+//! of layer 0.
+//!
+//! # Layers
+//!
+//! A module imports only lower layers; `tests/tidy.rs` holds this.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 6 | `admin`: one file per subcommand |
+//! | 5 | `launcher`: wires the picture above; start, restart, drain |
+//! | 4 | `tablesync`: the initial copy and the hand-over to the stream |
+//! | 3 | `source`: publication, slot, receiving, status updates. `apply`: one worker per target |
+//! | 2 | `transaction`, `route`, `feedback`: pure stages. `postgres`: the client both sides share |
+//! | 1 | `pgoutput`: the decoder. `config`, `cli`, `telemetry`: services |
+//! | 0 | `lsn`, `relation`, `row`, `change`, `sql`, `error`: the vocabulary; no I/O, no async, no clock |
+//!
+//! # Invariants
+//!
+//! - A target's progress is stored in the same target transaction as the rows it speaks of.
+//! - received ≥ dispatched(t) ≥ durable(t) for each target t, and confirmed ≤ the lowest durable(t). What is durable
+//!   and what is confirmed are types of their own (`lsn`), each made in one file.
+//! - A transaction is identified by its end LSN. A source transaction never spans two target commits.
+//! - No change is skipped silently: an error is retried, or it halts what it concerns and says what helps (`error`).
+//! - Memory is bounded, whatever the size of a transaction, a row or a backlog.
+//!
+//! # Assumptions about PostgreSQL
+//!
+//! - A slot sends committed transactions in the order of their commit records, and after a reconnect it sends again
+//!   every transaction that ends above the start position.
+//! - START_REPLICATION below the slot's `confirmed_flush_lsn` starts there silently (`CreateDecodingContext`): whoever
+//!   starts compares the two first.
+//! - A snapshot exported with a slot shows exactly the transactions whose commit record lies below its consistent
+//!   point.
+//!
+//! # Deliberately absent
+//!
+//! No queue on disk, no plug-ins, no scripting language, no second writer on a target's progress.
+
+pub mod admin;
+pub mod apply;
+pub mod change;
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod feedback;
+pub mod launcher;
+pub mod lsn;
+pub mod pgoutput;
+pub mod postgres;
+pub mod relation;
+pub mod route;
+pub mod row;
+pub mod source;
+pub mod sql;
+pub mod tablesync;
+pub mod telemetry;
+pub mod transaction;

@@ -1,0 +1,227 @@
+//! What a server's catalogue says about one table: in goes a name, out comes what apply must know to write to it.
+
+use super::{Client, PgError};
+use std::collections::HashMap;
+
+use crate::relation::TableName;
+use crate::sql::Sql;
+
+/// A table as it is on the server asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableInfo {
+    /// Schema and name.
+    pub name: TableName,
+    /// `pg_class.oid` on that server.
+    pub oid: u32,
+    /// Whether it is partitioned (`relkind = 'p'`): row positions are then unique per partition only.
+    pub partitioned: bool,
+    /// All columns that are not dropped, in order.
+    pub columns: Vec<ColumnInfo>,
+    /// Valid unique indexes without expressions and predicates; the primary key first.
+    pub unique: Vec<UniqueIndex>,
+    /// Whether a foreign key of this table removes or changes its rows when the referenced row goes.
+    pub cascaded: bool,
+    /// Whether a foreign key of the table changes its rows when the row they refer to changes its key.
+    pub rekeyed: bool,
+    /// Whether rows of other tables are removed or changed by their foreign keys when a row of this one goes.
+    pub referenced: bool,
+}
+
+/// A column as it is on the server asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColumnInfo {
+    /// `pg_attribute.attname`.
+    pub name: String,
+    /// `pg_attribute.atttypid` on that server.
+    pub type_oid: u32,
+    /// The type below any domains.
+    pub base_type_oid: u32,
+    /// The enum below a domain, quoted: its operators do not take the domain (`enforce_generic_type_consistency` looks
+    /// through domains over arrays and ranges only).
+    pub enum_below: Option<Sql>,
+    /// `attgenerated`: computed by the server, cannot be written.
+    pub generated: bool,
+    /// `attidentity = 'a'`: INSERT needs OVERRIDING SYSTEM VALUE, UPDATE cannot set it.
+    pub identity_always: bool,
+    /// A collation under which strings of different bytes can be equal.
+    pub loose_collation: bool,
+}
+
+/// A unique index that can find a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UniqueIndex {
+    /// `pg_class.relname` of the index: what a violation's constraint name says.
+    pub name: String,
+    /// Key columns with the equality operator of the index's operator class, ready for use: `OPERATOR(public.=)`.
+    pub columns: Vec<(String, Sql)>,
+    /// Whether it is the primary key.
+    pub primary: bool,
+    /// Checked at the end of the statement or transaction: rows may be equal for a while.
+    pub deferrable: bool,
+    /// Every key column is NOT NULL.
+    pub not_null: bool,
+}
+
+impl TableInfo {
+    /// The column of that name.
+    pub fn column(&self, name: &str) -> Option<&ColumnInfo> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+const TABLE: Sql = Sql::new(
+    "SELECT c.oid, c.relkind = 'p',
+            EXISTS (SELECT FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'
+                    AND f.confdeltype IN ('c', 'n', 'd')),
+            EXISTS (SELECT FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'
+                    AND f.confupdtype IN ('c', 'n', 'd')),
+            EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f'
+                    AND f.confdeltype IN ('c', 'n', 'd'))
+     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
+);
+
+const COLUMNS: Sql = Sql::new(
+    "WITH RECURSIVE base(attnum, typid) AS (
+         SELECT a.attnum, a.atttypid FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+         UNION ALL
+         SELECT b.attnum, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typid AND t.typtype = 'd'
+     )
+     SELECT a.attname::text, a.atttypid, b.typid, a.attgenerated <> '', a.attidentity = 'a',
+            coalesce(NOT l.collisdeterministic, false),
+            CASE WHEN t.typtype = 'e' AND a.atttypid <> t.oid THEN n.nspname::text END, t.typname::text
+     FROM pg_attribute a
+     JOIN base b ON b.attnum = a.attnum
+     JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
+     JOIN pg_namespace n ON n.oid = t.typnamespace
+     LEFT JOIN pg_collation l ON l.oid = a.attcollation
+     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+     ORDER BY a.attnum",
+);
+
+// Strategy 3 of btree is equality (docs: Index Methods and Operator Classes). A unique index over another access
+// method (PostgreSQL 18's WITHOUT OVERLAPS) has no such row and drops out.
+const UNIQUE: Sql = Sql::new(
+    "SELECT i.indexrelid, x.relname::text, i.indisprimary, NOT i.indimmediate,
+            a.attname::text, a.attnotnull, o.oprname::text, n.nspname::text, i.indnkeyatts::int
+     FROM pg_index i
+     JOIN pg_class x ON x.oid = i.indexrelid
+     CROSS JOIN LATERAL generate_series(0, i.indnkeyatts - 1) AS k
+     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
+     JOIN pg_opclass c ON c.oid = i.indclass[k]
+     JOIN pg_amop m ON m.amopfamily = c.opcfamily AND m.amoplefttype = c.opcintype
+          AND m.amoprighttype = c.opcintype AND m.amopstrategy = 3 AND m.amopmethod = x.relam
+     JOIN pg_am am ON am.oid = x.relam AND am.amname = 'btree'
+     JOIN pg_operator o ON o.oid = m.amopopr
+     JOIN pg_namespace n ON n.oid = o.oprnamespace
+     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+     ORDER BY i.indisprimary DESC, i.indexrelid, k",
+);
+
+/// The table of that name; `None` when there is none (or what has the name is no table).
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn table(client: &Client, name: &TableName) -> Result<Option<TableInfo>, PgError> {
+    let Some(found) = client.query_opt(&TABLE, &[&name.schema, &name.name]).await? else { return Ok(None) };
+    let oid: u32 = found.get(0);
+    let columns = client.query(&COLUMNS, &[&oid]).await?;
+    let columns = columns
+        .iter()
+        .map(|row| ColumnInfo {
+            name: row.get(0),
+            type_oid: row.get(1),
+            base_type_oid: row.get(2),
+            enum_below: row
+                .get::<_, Option<String>>(6)
+                .map(|schema| Sql::table(&TableName::new(schema, row.get::<_, String>(7)))),
+            generated: row.get(3),
+            identity_always: row.get(4),
+            loose_collation: row.get(5),
+        })
+        .collect();
+    Ok(Some(TableInfo {
+        name: name.clone(),
+        oid,
+        partitioned: found.get(1),
+        columns,
+        unique: unique_indexes(client, oid).await?,
+        cascaded: found.get(2),
+        rekeyed: found.get(3),
+        referenced: found.get(4),
+    }))
+}
+
+async fn unique_indexes(client: &Client, table: u32) -> Result<Vec<UniqueIndex>, PgError> {
+    let mut indexes: Vec<(u32, i32, UniqueIndex)> = Vec::new();
+    for row in client.query(&UNIQUE, &[&table]).await? {
+        let id: u32 = row.get(0);
+        if indexes.last().is_none_or(|(last, ..)| *last != id) {
+            let index = UniqueIndex {
+                name: row.get(1),
+                columns: Vec::new(),
+                primary: row.get(2),
+                deferrable: row.get(3),
+                not_null: true,
+            };
+            indexes.push((id, row.get(8), index));
+        }
+        if let Some((_, _, index)) = indexes.last_mut() {
+            let operator = operator(row.get(7), row.get(6));
+            index.columns.push((row.get(4), operator));
+            index.not_null &= row.get::<_, bool>(5);
+        }
+    }
+    // An index with a key column whose operator was not found cannot be used to find a row.
+    let complete = |(_, keys, index): (u32, i32, UniqueIndex)| (index.columns.len() == keys as usize).then_some(index);
+    Ok(indexes.into_iter().filter_map(complete).collect())
+}
+
+/// `OPERATOR("schema".=)`. An operator's name cannot be quoted and consists of operator characters only.
+fn operator(schema: &str, name: &str) -> Sql {
+    let name = Sql::from_catalog(name.to_owned());
+    Sql::format("OPERATOR({}.{})", &[&Sql::ident(schema), &name])
+}
+
+/// The OIDs of those of these tables that there are.
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn oids(
+    client: &Client,
+    tables: impl Iterator<Item = &TableName>,
+) -> Result<HashMap<TableName, u32>, PgError> {
+    let found = Sql::new(
+        "SELECT n.nspname::text, c.relname::text, c.oid FROM unnest($1::text[], $2::text[]) AS t (nsp, rel)
+         JOIN pg_namespace n ON n.nspname = t.nsp JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.rel",
+    );
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
+    let rows = client.query(&found, &[&schemas, &names]).await?;
+    let entry =
+        |row: &tokio_postgres::Row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2));
+    Ok(rows.iter().map(entry).collect())
+}
+
+/// The present name of a table; `None` when it is gone.
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn name(client: &Client, oid: u32) -> Result<Option<TableName>, PgError> {
+    let name = Sql::new(
+        "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = $1",
+    );
+    let row = client.query_opt(&name, &[&oid]).await?;
+    Ok(row.map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
+}
+
+/// The name of a built-in type with its modifier, as the server prints it (`numeric(10,2)`); for messages that offer a
+/// statement. `None` for a type the server does not have.
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn type_name(client: &Client, oid: u32, modifier: i32) -> Result<Option<String>, PgError> {
+    let name = Sql::new("SELECT format_type(oid, $2) FROM pg_type WHERE oid = $1");
+    Ok(client.query_opt(&name, &[&oid, &modifier]).await?.map(|row| row.get(0)))
+}

@@ -1,0 +1,319 @@
+//! What can go wrong with a server: in comes an ErrorResponse or a broken connection, out go words and a verdict.
+//!
+//! What a server says may quote row values. They are taken out here, once, so that whoever logs a [`PgError`] need not
+//! think of it: DETAIL and CONTEXT are never shown, and messages of SQLSTATE class 22 lose what they quote.
+
+use std::fmt;
+use std::io;
+
+use tokio_postgres::error::DbError;
+
+use super::sqlstate;
+use crate::error::{Judged, Verdict};
+
+/// An ErrorResponse or NoticeResponse. `Display` and `Debug` show severity, message and SQLSTATE, without row values:
+/// see [`Self::safe_message`].
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {} (SQLSTATE {code})", self.severity, self.safe_message())]
+pub struct ServerError {
+    /// `ERROR`, `FATAL`, `PANIC`, or a notice's level; not translated where the server is 9.6 or later.
+    pub severity: String,
+    /// The five characters of the SQLSTATE.
+    pub code: String,
+    message: String,
+    /// The server's DETAIL may hold row values: shown only for classes where it cannot.
+    detail: Option<String>,
+    /// The server's own advice.
+    pub hint: Option<String>,
+    /// Of the object the error is about, where the server names it.
+    pub schema: Option<String>,
+    /// The table, as above.
+    pub table: Option<String>,
+    /// The column, as above.
+    pub column: Option<String>,
+    /// The constraint, as above.
+    pub constraint: Option<String>,
+}
+
+impl ServerError {
+    /// Reads the body of an ErrorResponse or NoticeResponse (documentation: "Error and Notice Message Fields"). Total:
+    /// what is missing or cut off stays empty.
+    pub fn parse(body: &[u8]) -> Self {
+        let mut error = Self::empty();
+        // Fields are a type byte and a zero-terminated text; a zero in the type's place ends the message.
+        let mut rest = body;
+        while let Some((&kind, after)) = rest.split_first() {
+            let Some(end) = after.iter().position(|byte| *byte == 0).filter(|_| kind != 0) else { break };
+            // Before the session's encoding is agreed on the text may be in the server's.
+            let text = String::from_utf8_lossy(&after[..end]).into_owned();
+            rest = &after[end + 1..];
+            match kind {
+                b'V' => error.severity = text,
+                b'S' if error.severity.is_empty() => error.severity = text,
+                b'C' => error.code = text,
+                b'M' => error.message = text,
+                b'D' => error.detail = Some(text),
+                b'H' => error.hint = Some(text),
+                b's' => error.schema = Some(text),
+                b't' => error.table = Some(text),
+                b'c' => error.column = Some(text),
+                b'n' => error.constraint = Some(text),
+                _ => {}
+            }
+        }
+        error
+    }
+
+    fn empty() -> Self {
+        Self {
+            severity: String::new(),
+            code: String::new(),
+            message: String::new(),
+            detail: None,
+            hint: None,
+            schema: None,
+            table: None,
+            column: None,
+            constraint: None,
+        }
+    }
+
+    /// The first two characters of the SQLSTATE.
+    pub fn class(&self) -> &str {
+        self.code.get(..2).unwrap_or(&self.code)
+    }
+
+    /// The message without what may be a row's value. Class 22 (data exception) quotes values and prints bytes;
+    /// P0001 is whatever a trigger's author wrote.
+    pub fn safe_message(&self) -> String {
+        match self.code.as_str() {
+            "P0001" => "a function or trigger raised an exception (its text is in the server's log)".to_owned(),
+            _ if self.class() == "22" => without_values(&self.message),
+            _ => self.message.clone(),
+        }
+    }
+
+    /// DETAIL, for the classes in which it names objects and processes, never rows.
+    pub fn safe_detail(&self) -> Option<&str> {
+        let safe = matches!(self.class(), "08" | "28" | "2B" | "3D" | "40" | "53" | "55" | "57" | "58");
+        self.detail.as_deref().filter(|_| safe)
+    }
+
+    /// Whether the server ends the connection after saying this.
+    pub fn is_fatal(&self) -> bool {
+        matches!(self.severity.as_str(), "FATAL" | "PANIC")
+    }
+}
+
+impl From<&DbError> for ServerError {
+    fn from(error: &DbError) -> Self {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            severity: error.severity().to_owned(),
+            code: error.code().code().to_owned(),
+            message: error.message().to_owned(),
+            detail: owned(error.detail()),
+            hint: owned(error.hint()),
+            schema: owned(error.schema()),
+            table: owned(error.table()),
+            column: owned(error.column()),
+            constraint: owned(error.constraint()),
+        }
+    }
+}
+
+/// As `Display`: a derived one would print DETAIL.
+impl fmt::Debug for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ServerError({self})")
+    }
+}
+
+/// The text with everything from the first to the last double quote hidden (a value may hold quotes itself), and bytes
+/// printed as `0x…` (invalid in the encoding).
+fn without_values(message: &str) -> String {
+    let quoted = match (message.find('"'), message.rfind('"')) {
+        (Some(first), Some(last)) if first < last => format!("{}\"…\"{}", &message[..first], &message[last + 1..]),
+        (Some(first), _) => format!("{}\"…", &message[..first]),
+        _ => message.to_owned(),
+    };
+    let words = quoted.split(' ').map(|word| if word.starts_with("0x") { "…" } else { word });
+    words.collect::<Vec<_>>().join(" ")
+}
+
+/// What can go wrong between here and a server.
+#[derive(Debug, thiserror::Error)]
+pub enum PgError {
+    /// The server answered with an error.
+    #[error(transparent)]
+    Server(#[from] Box<ServerError>),
+    /// The connection broke.
+    #[error("connection to {peer} failed")]
+    Connection {
+        /// `host:port/dbname`.
+        peer: String,
+        #[source]
+        source: io::Error,
+    },
+    /// No session could be had: not reachable, refused, wrong certificate, wrong password, ...
+    #[error("{message}")]
+    Connect {
+        /// Which server, which step, why.
+        message: String,
+        /// What to do.
+        verdict: Verdict,
+    },
+    /// The peer sent something that is not the protocol, or out of turn.
+    #[error("protocol violation by {peer}: {message}")]
+    Protocol {
+        /// `host:port/dbname`.
+        peer: String,
+        /// What was wrong, without data.
+        message: String,
+    },
+    /// Something is larger than the protocol or PostgreSQL can carry.
+    #[error("{what} has {bytes} bytes, the limit is {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// How large it is.
+        bytes: u64,
+        /// How large it may be.
+        limit: u64,
+    },
+    /// What this program asked for cannot be done (a value that does not fit its parameter, a column of another type).
+    #[error("{message}")]
+    Usage {
+        /// What, without values.
+        message: String,
+    },
+}
+
+impl PgError {
+    /// The SQLSTATE, when the server gave one on an established connection.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            PgError::Server(error) => Some(&error.code),
+            _ => None,
+        }
+    }
+
+    /// The server's error, when it is one.
+    pub fn server(&self) -> Option<&ServerError> {
+        match self {
+            PgError::Server(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// A failure of the connection's socket.
+    pub(crate) fn io(peer: &str, source: io::Error) -> Self {
+        PgError::Connection { peer: peer.to_owned(), source }
+    }
+
+    /// Something that is not the protocol.
+    pub(crate) fn protocol(peer: &str, message: impl Into<String>) -> Self {
+        PgError::Protocol { peer: peer.to_owned(), message: message.into() }
+    }
+
+    /// What tokio-postgres reports. Its own text is cut to the kind of error: behind it may stand parameters.
+    pub(crate) fn from_client(peer: &str, error: &tokio_postgres::Error) -> Self {
+        if let Some(server) = error.as_db_error() {
+            return PgError::Server(Box::new(ServerError::from(server)));
+        }
+        if error.is_closed() {
+            return PgError::io(peer, io::Error::new(io::ErrorKind::ConnectionAborted, "the connection is closed"));
+        }
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            if let Some(io) = cause.downcast_ref::<io::Error>() {
+                return match io.kind() {
+                    io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => PgError::protocol(peer, io.to_string()),
+                    kind => PgError::io(peer, io::Error::new(kind, io.to_string())),
+                };
+            }
+            source = cause.source();
+        }
+        let text = error.to_string();
+        let kind = text.split(':').next().unwrap_or_default();
+        PgError::Usage { message: format!("{peer}: {kind}") }
+    }
+}
+
+impl Judged for PgError {
+    fn verdict(&self) -> Verdict {
+        match self {
+            PgError::Server(error) => sqlstate::verdict(error),
+            PgError::Connection { .. } => Verdict::Retry,
+            PgError::Connect { verdict, .. } => verdict.clone(),
+            PgError::Protocol { .. } => Verdict::halt(
+                "check that the address is that of a PostgreSQL server and that nothing in between alters its data",
+            ),
+            PgError::TooLarge { .. } => {
+                Verdict::halt("make the value smaller on the source, or leave its column out of the publication")
+            }
+            PgError::Usage { .. } => Verdict::halt("this is a mistake in walferry: please report it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server(code: &str, message: &str) -> ServerError {
+        ServerError::parse(
+            format!("SFEHLER\0VERROR\0C{code}\0M{message}\0DKey (id)=(4711) exists.\0Hdo it\0tt\0\0").as_bytes(),
+        )
+    }
+
+    #[test]
+    fn all_fields_are_read_and_the_untranslated_severity_wins() {
+        let error = server("42P01", "relation \"t\" does not exist");
+        assert_eq!(error.to_string(), "ERROR: relation \"t\" does not exist (SQLSTATE 42P01)");
+        assert_eq!((error.hint.as_deref(), error.table.as_deref()), (Some("do it"), Some("t")));
+    }
+
+    #[test]
+    fn row_values_are_in_neither_display_nor_debug() {
+        let cases = [
+            (
+                "22P02",
+                "invalid input syntax for type integer: \"4711\"",
+                "invalid input syntax for type integer: \"…\"",
+            ),
+            ("22P02", "bad: \"47\"11\"", "bad: \"…\""),
+            (
+                "22021",
+                "invalid byte sequence for encoding \"UTF8\": 0x4711 0x4711",
+                "invalid byte sequence for encoding \"…\": … …",
+            ),
+            ("22003", "value \"4711", "value \"…"),
+            (
+                "P0001",
+                "customer 4711 is poor",
+                "a function or trigger raised an exception (its text is in the server's log)",
+            ),
+            (
+                "23505",
+                "duplicate key value violates unique constraint \"k\"",
+                "duplicate key value violates unique constraint \"k\"",
+            ),
+        ];
+        for (code, message, safe) in cases {
+            let error = server(code, message);
+            assert_eq!(error.safe_message(), safe);
+            assert!(!format!("{error} {error:?} {:?}", error.safe_detail()).contains("4711"));
+            let error = PgError::from(Box::new(error));
+            assert!(!format!("{error} {error:?} {:?}", error.verdict()).contains("4711"));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_read_without_panic() {
+        for body in [&b""[..], b"\0", b"M", b"Mabc", b"C\0", b"CCCCC", b"M\xff\xfe\0", "Cé\0".as_bytes()] {
+            let error = ServerError::parse(body);
+            let _ = (error.class().len(), error.to_string(), sqlstate::verdict(&error));
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The publication: in goes its name, out comes what it publishes, exactly as the stream will.
+//!
+//! An existing publication is taken as it is. Its operations, row filters, column lists, generated columns and
+//! `publish_via_partition_root` hold for the initial copy too, so all of them are read here.
+//!
+//! | version | `pg_publication_tables` (documentation: "System Views") |
+//! |---|---|
+//! | 14 | names only: no column lists, no row filters yet |
+//! | 15 to 17 | `attnames` may name generated columns, which pgoutput of these versions never sends |
+//! | 18 | `attnames` holds stored generated columns where they are published; virtual ones never are |
+//!
+//! With `publish_via_partition_root` the view names the root of a partition tree, otherwise its leaves. It holds what
+//! FOR ALL TABLES and FOR TABLES IN SCHEMA come to at the moment, and never unlogged or temporary tables.
+
+mod ensure;
+mod read;
+
+pub use ensure::{Chosen, ensure, missing};
+pub use read::{exists, read};
+
+use crate::relation::{ReplicaIdentity, TableName};
+use crate::sql::Sql;
+
+/// What a publication publishes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publication {
+    /// `pg_publication.pubname`.
+    pub name: String,
+    /// `publish_via_partition_root`: changes of partitions arrive under the root's name, and by its columns.
+    pub via_root: bool,
+    /// FOR ALL TABLES: tables to come are in it as well.
+    pub all_tables: bool,
+    /// INSERT is published.
+    pub insert: bool,
+    /// UPDATE is published.
+    pub update: bool,
+    /// DELETE is published.
+    pub delete: bool,
+    /// TRUNCATE is published.
+    pub truncate: bool,
+    /// Ordered by schema and name.
+    pub tables: Vec<PublishedTable>,
+}
+
+/// Whether rows lie in the table itself or in its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TableKind {
+    /// An ordinary table, or a partition published under its own name.
+    Plain,
+    /// Partitioned, published under its root's (or this subtree's top) name.
+    Partitioned,
+}
+
+/// One table as published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedTable {
+    /// Schema and name.
+    pub name: TableName,
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// `pg_publication_rel.oid`, where the publication names this table itself: another one once it was taken out and
+    /// put in again.
+    pub entry: Option<u32>,
+    /// Plain or partitioned.
+    pub kind: TableKind,
+    /// The published columns in the order of `attnum`.
+    pub columns: Vec<PublishedColumn>,
+    /// Columns that the source computes and does not send.
+    pub unsent: Vec<String>,
+    /// The row filter as `pg_get_expr` prints it.
+    pub row_filter: Option<Sql>,
+    /// `pg_class.relreplident` of this table.
+    pub identity: ReplicaIdentity,
+    /// Columns of the identity's index. Empty for FULL, for NOTHING, and for DEFAULT without a usable primary key.
+    pub identity_columns: Vec<String>,
+    /// Whether every leaf can say which row an UPDATE or DELETE meant; where not, the source refuses these.
+    pub identifiable: bool,
+    /// The stream announces REPLICA IDENTITY FULL for UPDATE or DELETE, and some leaf does not log its old rows:
+    /// ALTER TABLE sets the identity of a partitioned table without its partitions, the announcement is the
+    /// root's, and the old rows are the leaves'.
+    pub falsely_full: bool,
+    /// `pg_relation_size` of all leaves, an estimate of what the copy reads (TOAST not counted).
+    pub bytes: u64,
+    /// Where the rows lie: the leaves of a partitioned table, or a plain table itself. Foreign tables are left out:
+    /// their changes are not in this server's WAL.
+    pub leaves: Vec<Leaf>,
+}
+
+/// A published column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishedColumn {
+    /// `pg_attribute.attname`.
+    pub name: String,
+    /// `pg_attribute.atttypid`.
+    pub type_oid: u32,
+    /// As `format_type` prints it with an empty `search_path`: qualified unless built in.
+    pub type_name: String,
+    /// `pg_attribute.atttypmod`, -1 when there is none.
+    pub type_modifier: i32,
+    /// `pg_attribute.attnotnull`.
+    pub not_null: bool,
+    /// A stored generated column that is published (PostgreSQL 18).
+    pub generated: bool,
+}
+
+/// A table that holds rows of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaf {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Schema and name.
+    pub name: TableName,
+    /// `pg_relation_size`.
+    pub bytes: u64,
+}
+
+/// Tables whose UPDATE or DELETE is published although no replica identity tells their rows apart: the source refuses
+/// such statements (`CheckCmdReplicaIdentity` in execReplication.c), so applications break there, not here.
+pub fn without_identity(publication: &Publication) -> Vec<&PublishedTable> {
+    if !publication.update && !publication.delete {
+        return Vec::new();
+    }
+    publication.tables.iter().filter(|table| !table.identifiable).collect()
+}

@@ -1,0 +1,182 @@
+//! One copy to one target, from preflight to the last table: what it is given, and the order in which it goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::error::CopyError;
+use super::plan::TablePlan;
+use super::prepare::prepare;
+use super::state::{CopyState, Run};
+use super::worker::{Context, Share, TableRun, Worker};
+use crate::lsn::Lsn;
+use crate::postgres::ConnectOptions;
+use crate::relation::TableName;
+use crate::source::publication::PublishedTable;
+
+/// What to do with rows a target table holds before its first copy begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExistingRows {
+    /// Do not begin.
+    Refuse,
+    /// Remove them.
+    Truncate,
+    /// Keep them; rows of the same key are overwritten by the source's. Rows the source does not have stay, also such
+    /// as the source deleted between two copies.
+    Merge,
+}
+
+/// `[copy]` of the configuration.
+#[derive(Clone, Debug)]
+pub struct CopySettings {
+    /// See [`ExistingRows`].
+    pub existing_rows: ExistingRows,
+    /// Pairs of connections that copy side by side; at least 1.
+    pub workers: usize,
+    /// Tables (and partitions) larger than this many bytes are copied in ranges of about this size.
+    pub range_bytes: u64,
+}
+
+/// What is to be copied where; all that preflight needs.
+#[derive(Clone, Debug)]
+pub struct CopyScope {
+    /// The stream.
+    pub stream: String,
+    /// The target's name in the configuration, for messages.
+    pub target_name: String,
+    /// The tables to copy now, see [`super::pending`]. Those that were begun before are emptied.
+    pub tables: Vec<PublishedTable>,
+    /// Whether the publication publishes inserts; if not, nothing is copied.
+    pub insert_published: bool,
+    /// Whether it publishes TRUNCATE, which then has to be allowed on the target.
+    pub truncate_published: bool,
+    /// Whether the role may set `session_replication_role = replica` on the target: no foreign keys, no ordinary
+    /// triggers.
+    pub replica_role: bool,
+    /// How.
+    pub settings: CopySettings,
+}
+
+/// A copy of tables to one target under one snapshot.
+#[derive(Clone, Debug)]
+pub struct CopyJob {
+    /// The server the snapshot was exported on, and no other.
+    pub source: ConnectOptions,
+    /// The target.
+    pub target: ConnectOptions,
+    /// What and how.
+    pub scope: CopyScope,
+    /// The exported snapshot's name; it has to be held until the job ends.
+    pub snapshot: String,
+    /// The snapshot's consistent point.
+    pub copy_lsn: Lsn,
+    /// Unique to this run of the daemon.
+    pub copier: String,
+}
+
+/// How far a table is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyProgress<'a> {
+    /// The target's name.
+    pub target: &'a str,
+    /// The table.
+    pub table: &'a TableName,
+    /// Copying or done.
+    pub state: CopyState,
+    /// Rows committed.
+    pub rows: u64,
+    /// Bytes read from the source, repeated ones included.
+    pub bytes: u64,
+}
+
+/// Hears of progress. Called from the copying tasks, so it must be quick.
+pub trait CopyObserver: Send + Sync {
+    /// A table has begun, got on by some megabytes, or is done.
+    fn progress(&self, progress: &CopyProgress<'_>);
+}
+
+impl CopyJob {
+    pub(super) fn run(&self) -> Run {
+        Run { stream: self.scope.stream.clone(), copier: self.copier.clone(), copy_lsn: self.copy_lsn }
+    }
+
+    pub(super) fn application_name(&self) -> String {
+        format!("walferry/{}", self.scope.stream)
+    }
+}
+
+/// Copies the job's tables; each is done on the target when this succeeds. When it fails, is cancelled or dropped,
+/// some may be; nothing else is left behind but tables marked `copying`, which the next job empties.
+pub async fn copy(
+    job: Arc<CopyJob>,
+    observer: Arc<dyn CopyObserver>,
+    cancel: &CancellationToken,
+) -> Result<(), CopyError> {
+    if job.scope.tables.is_empty() {
+        return Ok(());
+    }
+    let waves = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(CopyError::Cancelled),
+        waves = prepare(&job) => waves?,
+    };
+    let workers = job.scope.settings.workers.max(1);
+    let context = Arc::new(Context { run: job.run(), job, observer });
+    let mut workers: Vec<Worker> = (0..workers).map(|_| Worker::new(Arc::clone(&context))).collect();
+    for wave in waves {
+        let shares = shares(wave, &context);
+        workers = copy_wave(workers, shares, cancel).await?;
+    }
+    Ok(())
+}
+
+/// The pieces of a wave's tables, largest first, so that no large one is left for the end.
+fn shares(wave: Vec<TablePlan>, context: &Context) -> Vec<Share> {
+    let mut shares: Vec<Share> = Vec::new();
+    for plan in wave {
+        let pieces = plan.pieces.len();
+        let table = Arc::new(TableRun::new(plan));
+        context.report(&table, CopyState::Copying);
+        shares.extend((0..pieces).map(|piece| Share { table: Arc::clone(&table), piece }));
+    }
+    shares.sort_by_key(|share| std::cmp::Reverse(share.piece().bytes));
+    shares
+}
+
+/// Lets the workers take the shares one by one until none is left or one worker fails; then the others are stopped.
+async fn copy_wave(
+    workers: Vec<Worker>,
+    shares: Vec<Share>,
+    cancel: &CancellationToken,
+) -> Result<Vec<Worker>, CopyError> {
+    let shares: Arc<[Share]> = shares.into();
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for mut worker in workers {
+        let (shares, next) = (Arc::clone(&shares), Arc::clone(&next));
+        tasks.spawn(async move {
+            while let Some(share) = shares.get(next.fetch_add(1, Ordering::Relaxed)) {
+                worker.copy(share).await?;
+            }
+            Ok(worker)
+        });
+    }
+    let mut rested = Vec::new();
+    let failed = loop {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => break CopyError::Cancelled,
+            joined = tasks.join_next() => match joined {
+                None => return Ok(rested),
+                Some(Ok(Ok(worker))) => rested.push(worker),
+                Some(Ok(Err(error))) => break error,
+                Some(Err(panic)) => std::panic::resume_unwind(panic.into_panic()),
+            },
+        }
+    };
+    // Waits until the tasks, and with them their connections, are gone.
+    tasks.shutdown().await;
+    Err(failed)
+}

@@ -1,0 +1,210 @@
+//! What is to be done for one table, decided before the first row moves. Pure.
+//!
+//! In: the table as published, as the target has it, and the settings. Out: a [`TablePlan`]: how rows are written,
+//! and the pieces, each of which becomes one target transaction.
+
+use std::collections::BTreeMap;
+
+use super::partition::{BlockRange, ranges};
+use super::statement::{self, Merge};
+use super::target_tables::TargetTable;
+use super::{CopySettings, ExistingRows};
+use crate::relation::TableName;
+use crate::source::publication::{Leaf, PublishedTable};
+use crate::sql::Sql;
+
+/// How rows get into the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Straight in.
+    Copy(Sql),
+    /// Beside those that are there: by way of a staging table.
+    Merge { create: Sql, copy: Sql, apply: Vec<Sql> },
+    /// No column is copied, so only the number of rows is.
+    Blank,
+    /// None: the publication does not publish inserts.
+    Nothing,
+}
+
+/// One statement at the source, and the table it reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// `pg_class.oid` of the leaf.
+    pub oid: u32,
+    /// `COPY … TO STDOUT`, or the count of rows for [`Write::Blank`].
+    pub select: Sql,
+}
+
+/// One target transaction's share of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// In order; all into one COPY.
+    pub reads: Vec<Read>,
+    /// About how much; decides which goes first.
+    pub bytes: u64,
+}
+
+/// How one table is copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablePlan {
+    /// Its name on both sides.
+    pub table: TableName,
+    /// How rows are written.
+    pub write: Write,
+    /// Never empty: the last one to commit finishes the table.
+    pub pieces: Vec<Piece>,
+}
+
+/// The published columns that can be written: in publication order, without those the target generates.
+pub fn writable(published: &PublishedTable, target: &TargetTable) -> Vec<String> {
+    let can_be_written = |name: &&String| target.column(name).is_some_and(|column| !column.generated);
+    published.columns.iter().map(|column| &column.name).filter(can_be_written).cloned().collect()
+}
+
+/// The key by which rows are merged: the replica identity if the target has it as a key, otherwise the target's
+/// primary key or another unique key, always of copied columns.
+pub fn merge_key<'a>(published: &PublishedTable, target: &'a TargetTable, copied: &[String]) -> Option<&'a [String]> {
+    let is_identity = |key: &&Vec<String>| {
+        key.len() == published.identity_columns.len() && key.iter().all(|c| published.identity_columns.contains(c))
+    };
+    let usable = || target.keys.iter().filter(|key| key.iter().all(|column| copied.contains(column)));
+    usable().find(is_identity).or_else(|| usable().next()).map(Vec::as_slice)
+}
+
+/// What a plan depends on besides the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// The settings.
+    pub settings: &'a CopySettings,
+    /// Whether the publication publishes inserts.
+    pub insert_published: bool,
+    /// Whether the target will check a foreign key of the table to itself: then all rows must be in one statement.
+    pub self_reference: bool,
+    /// Blocks of each leaf's main fork, by OID; a leaf that is not listed is one range.
+    pub blocks: &'a BTreeMap<u32, u32>,
+}
+
+/// Plans one table.
+///
+/// A merge is one transaction: after a crash it has happened or has not, and no row that was there before needs to be
+/// deleted to begin again.
+pub fn plan(published: &PublishedTable, target: &TargetTable, given: Given<'_>) -> TablePlan {
+    let columns = writable(published, target);
+    let table = published.name.clone();
+    if !given.insert_published {
+        return TablePlan { table, write: Write::Nothing, pieces: vec![Piece::default()] };
+    }
+    if columns.is_empty() {
+        let count =
+            |leaf: &Leaf| Read { oid: leaf.oid, select: statement::count(&leaf.name, published.row_filter.as_ref()) };
+        let piece = Piece { reads: published.leaves.iter().map(count).collect(), bytes: published.bytes };
+        return TablePlan { table, write: Write::Blank, pieces: vec![piece] };
+    }
+    let write = write(published, target, &columns, given.settings.existing_rows);
+    let together = given.self_reference || matches!(write, Write::Merge { .. });
+    let pieces: Vec<Piece> = match together {
+        true => vec![whole(published, &columns)],
+        false => published.leaves.iter().flat_map(|leaf| cut(published, leaf, &columns, given)).collect(),
+    };
+    // A partitioned table without partitions has no leaf, but has to be finished.
+    let pieces = if pieces.is_empty() { vec![Piece::default()] } else { pieces };
+    TablePlan { table, write, pieces }
+}
+
+fn write(published: &PublishedTable, target: &TargetTable, columns: &[String], existing: ExistingRows) -> Write {
+    let key = (existing == ExistingRows::Merge).then(|| merge_key(published, target, columns)).flatten();
+    let Some(key) = key else { return Write::Copy(statement::copy_in(&published.name, columns)) };
+    let always = |name: &&String| target.column(name).is_some_and(|column| column.identity_always);
+    let identity_always: Vec<String> = columns.iter().filter(always).cloned().collect();
+    let merge = Merge { table: &published.name, columns, key, identity_always: &identity_always };
+    Write::Merge { create: merge.create_staging(), copy: merge.copy_in(), apply: merge.apply() }
+}
+
+fn read(published: &PublishedTable, leaf: &Leaf, columns: &[String], range: BlockRange) -> Read {
+    Read { oid: leaf.oid, select: statement::copy_out(&leaf.name, columns, published.row_filter.as_ref(), range) }
+}
+
+fn whole(published: &PublishedTable, columns: &[String]) -> Piece {
+    let reads = published.leaves.iter().map(|leaf| read(published, leaf, columns, BlockRange::WHOLE)).collect();
+    Piece { reads, bytes: published.bytes }
+}
+
+fn cut(published: &PublishedTable, leaf: &Leaf, columns: &[String], given: Given<'_>) -> Vec<Piece> {
+    let blocks = given.blocks.get(&leaf.oid).copied().unwrap_or(0);
+    let ranges = ranges(blocks, leaf.bytes, given.settings.range_bytes);
+    let bytes = leaf.bytes / ranges.len() as u64;
+    ranges.into_iter().map(|range| Piece { reads: vec![read(published, leaf, columns, range)], bytes }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    const SETTINGS: CopySettings = CopySettings { existing_rows: ExistingRows::Refuse, workers: 1, range_bytes: 1000 };
+
+    fn planned(published: &PublishedTable, target: &TargetTable, change: impl FnOnce(&mut Given<'_>)) -> TablePlan {
+        let blocks = published.leaves.iter().map(|leaf| (leaf.oid, 100)).collect();
+        let mut given = Given { settings: &SETTINGS, insert_published: true, self_reference: false, blocks: &blocks };
+        change(&mut given);
+        plan(published, target, given)
+    }
+
+    #[test]
+    fn every_leaf_is_cut_into_ranges_of_its_own_size_and_written_under_the_tables_name() {
+        let published = fixture::partitioned("t", &["id", "v"], &[("t1", 2500), ("t2", 10)]);
+        let plan = planned(&published, &fixture::target(&["id", "v"]), |_| ());
+        assert_eq!(plan.write, Write::Copy(statement::copy_in(&published.name, &["id".into(), "v".into()])));
+        let selects: Vec<&str> = plan.pieces.iter().map(|piece| piece.reads[0].select.as_str()).collect();
+        assert_eq!(selects.len(), 4);
+        assert!(selects[0].contains(r#"ONLY "s"."t1" WHERE ctid < '(33,0)'"#), "{}", selects[0]);
+        assert!(selects[2].contains(r#"ONLY "s"."t1" WHERE ctid >= '(66,0)'::pg_catalog.tid)"#), "{}", selects[2]);
+        assert!(selects[3].contains(r#"ONLY "s"."t2")"#), "{}", selects[3]);
+    }
+
+    #[test]
+    fn a_self_reference_and_a_merge_are_one_piece() {
+        let published = fixture::partitioned("t", &["id", "v"], &[("t1", 2500), ("t2", 10)]);
+        let target = fixture::target(&["id", "v"]);
+        const MERGE: CopySettings = CopySettings { existing_rows: ExistingRows::Merge, ..SETTINGS };
+        let one = planned(&published, &target, |given| given.self_reference = true);
+        let other = planned(&published, &target, |given| given.settings = &MERGE);
+        for plan in [&one, &other] {
+            assert_eq!(plan.pieces.len(), 1);
+            assert_eq!(plan.pieces[0].reads.len(), 2);
+        }
+        assert!(matches!(one.write, Write::Copy(_)));
+        assert!(matches!(other.write, Write::Merge { .. }));
+    }
+
+    #[test]
+    fn columns_the_target_generates_or_lacks_are_not_written() {
+        let mut target = fixture::target(&["id", "sum"]);
+        target.columns[1].generated = true;
+        assert_eq!(writable(&fixture::published("t", &["sum", "id", "more"]), &target), ["id"]);
+    }
+
+    #[test]
+    fn without_inserts_or_columns_or_leaves_there_is_still_a_piece_to_finish_the_table() {
+        let target = fixture::target(&["id"]);
+        let none = planned(&fixture::published("t", &["id"]), &target, |given| given.insert_published = false);
+        assert_eq!((none.write, none.pieces), (Write::Nothing, vec![Piece::default()]));
+        let blank = planned(&fixture::published("t", &[]), &target, |_| ());
+        assert_eq!(blank.write, Write::Blank);
+        assert_eq!(blank.pieces[0].reads[0].select.as_str(), r#"SELECT count(*) FROM ONLY "s"."t""#);
+        assert_eq!(planned(&fixture::partitioned("t", &["id"], &[]), &target, |_| ()).pieces, [Piece::default()]);
+    }
+
+    #[test]
+    fn rows_are_merged_by_the_replica_identity_when_the_target_has_that_key() {
+        let mut published = fixture::published("t", &["a", "b", "c"]);
+        published.identity_columns = vec!["c".into(), "b".into()];
+        let mut target = fixture::target(&["a", "b", "c"]);
+        let columns = writable(&published, &target);
+        target.keys = vec![vec!["a".into()], vec!["b".into(), "c".into()]];
+        assert_eq!(merge_key(&published, &target, &columns).unwrap(), ["b", "c"]);
+        target.keys.pop();
+        assert_eq!(merge_key(&published, &target, &columns).unwrap(), ["a"]);
+        assert_eq!(merge_key(&published, &target, &columns[1..]), None);
+    }
+}

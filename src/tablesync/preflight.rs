@@ -1,0 +1,283 @@
+//! Everything that would make the copy fail, or go wrong, found before anything is written.
+//!
+//! In: the tables as published and the target's catalogue. Out: all findings at once, each with the statement that
+//! mends it where there is one. Deciding ([`judge`]) is pure; [`preflight`] only reads.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::CopyError;
+use super::order;
+use super::plan::{merge_key, writable};
+use super::target_tables::{Kind, TargetCatalog, TargetTable};
+use super::{CopyScope, ExistingRows, remedy, state, statement};
+use crate::postgres::{Client, PgError};
+use crate::relation::{Displayed, TableName};
+use crate::source::publication::PublishedTable;
+use crate::sql::Sql;
+
+/// Whether a finding keeps the copy from beginning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It does.
+    Stops,
+    /// It is to be known.
+    Warns,
+}
+
+/// Something about a table of the target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Which.
+    pub table: TableName,
+    /// How bad.
+    pub weight: Weight,
+    /// What, in words.
+    pub problem: String,
+    /// The statement that mends it, to be run on the target.
+    pub sql: Option<Sql>,
+}
+
+impl Finding {
+    fn stops(table: &TableName, problem: impl Into<String>, sql: Option<Sql>) -> Self {
+        Self { table: table.clone(), weight: Weight::Stops, problem: problem.into(), sql }
+    }
+
+    fn warns(table: &TableName, problem: impl Into<String>) -> Self {
+        Self { table: table.clone(), weight: Weight::Warns, problem: problem.into(), sql: None }
+    }
+}
+
+/// Looks at the target through `client` and gives every finding, in the order of the scope's tables.
+pub async fn preflight(client: &Client, scope: &CopyScope) -> Result<Vec<Finding>, PgError> {
+    let catalog = TargetCatalog::load(client, scope.tables.iter().map(|table| &table.name)).await?;
+    inspect(client, scope, &catalog).await
+}
+
+/// Fails with [`CopyError::Findings`] when something would stop the copy; what is only to be known is left to
+/// [`preflight`].
+pub async fn check(client: &Client, scope: &CopyScope) -> Result<(), CopyError> {
+    let target = || scope.target_name.clone();
+    let failed = |source| CopyError::Prepare { target: target(), source: Box::new(source) };
+    let findings = preflight(client, scope).await.map_err(failed)?;
+    match findings.iter().any(|finding| finding.weight == Weight::Stops) {
+        true => Err(CopyError::Findings { target: target(), findings }),
+        false => Ok(()),
+    }
+}
+
+/// As [`preflight`], with the catalogue at hand.
+pub(super) async fn inspect(
+    client: &Client,
+    scope: &CopyScope,
+    catalog: &TargetCatalog,
+) -> Result<Vec<Finding>, PgError> {
+    let begun: BTreeSet<TableName> = state::load(client, &scope.stream).await?.into_iter().map(|s| s.name).collect();
+    let occupied = occupied(client, &must_be_empty(scope, catalog, &begun)).await?;
+    Ok(judge(scope, catalog, &occupied))
+}
+
+/// Tables never begun, when rows in them are not to be touched.
+fn must_be_empty<'a>(
+    scope: &CopyScope,
+    catalog: &'a TargetCatalog,
+    begun: &BTreeSet<TableName>,
+) -> Vec<(&'a TableName, Kind)> {
+    if scope.settings.existing_rows != ExistingRows::Refuse || !scope.insert_published {
+        return Vec::new();
+    }
+    let can_be_asked = |table: &TargetTable| {
+        let select = Sql::new("SELECT");
+        !table.schema_closed && !table.row_security && !table.missing_privileges.contains(&select)
+    };
+    let asked = |(name, table): &(&TableName, &TargetTable)| {
+        scope.tables.iter().any(|published| published.name == **name)
+            && !begun.contains(*name)
+            && !matches!(table.kind, Kind::Other(_))
+            && can_be_asked(table)
+    };
+    catalog.tables.iter().filter(asked).map(|(name, table)| (name, table.kind)).collect()
+}
+
+/// Which of these tables hold rows. A hundred are asked at once.
+pub(super) async fn occupied(client: &Client, tables: &[(&TableName, Kind)]) -> Result<BTreeSet<TableName>, PgError> {
+    let mut found = BTreeSet::new();
+    for some in tables.chunks(100) {
+        for row in client.query(&statement::occupied(some), &[]).await? {
+            let index = usize::try_from(row.get::<_, i64>(0)).ok();
+            found.extend(index.and_then(|index| some.get(index)).map(|(table, _)| (*table).clone()));
+        }
+    }
+    Ok(found)
+}
+
+/// All findings. `occupied`: tables that hold rows and should not.
+pub fn judge(scope: &CopyScope, catalog: &TargetCatalog, occupied: &BTreeSet<TableName>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for published in &scope.tables {
+        let name = &published.name;
+        let Some(target) = catalog.tables.get(name) else {
+            let sql = remedy::create_table(published, catalog.schemas.contains(&name.schema));
+            findings.push(Finding::stops(name, "is missing on the target", Some(sql)));
+            continue;
+        };
+        if let Kind::Other(kind) = target.kind {
+            let problem = format!("is no table on the target but {}", what_is(kind));
+            findings.push(Finding::stops(name, problem, None));
+            continue;
+        }
+        if published.falsely_full {
+            findings.push(Finding::stops(name, FALSELY_FULL, None));
+        }
+        columns(published, target, &mut findings);
+        access(scope, published, target, catalog, &mut findings);
+        rows(scope, published, target, occupied.contains(name), &mut findings);
+    }
+    if !scope.replica_role {
+        findings.extend(circle(scope, catalog));
+    }
+    if scope.settings.existing_rows == ExistingRows::Merge
+        && !catalog.may_create_temporary
+        && let Some(first) = scope.tables.first()
+    {
+        let sql = remedy::grant_temporary(&catalog.database, &catalog.role);
+        let problem = "and all others: merging needs temporary tables, which the role may not create on the target";
+        findings.push(Finding::stops(&first.name, problem, Some(sql)));
+    }
+    findings
+}
+
+const FALSELY_FULL: &str = "has REPLICA IDENTITY FULL on the source and partitions that have not, so that old rows \
+    would arrive with values missing; run there ALTER TABLE … REPLICA IDENTITY FULL for each partition, or … REPLICA \
+    IDENTITY DEFAULT for the table";
+
+fn what_is(relkind: char) -> &'static str {
+    match relkind {
+        'v' => "a view",
+        'm' => "a materialized view",
+        'f' => "a foreign table",
+        'S' => "a sequence",
+        'i' | 'I' => "an index",
+        'c' => "a composite type",
+        _ => "something else",
+    }
+}
+
+fn columns(published: &PublishedTable, target: &TargetTable, findings: &mut Vec<Finding>) {
+    let name = &published.name;
+    for column in &published.columns {
+        let shown = Displayed(&column.name);
+        match target.column(&column.name) {
+            None => {
+                let sql = remedy::add_column(name, column);
+                findings.push(Finding::stops(name, format!("lacks column {shown} on the target"), Some(sql)));
+            }
+            Some(found) if found.generated => {
+                let problem =
+                    format!("generates column {shown} on the target, so the source's values of it are not written");
+                findings.push(Finding::warns(name, problem));
+            }
+            Some(_) => {}
+        }
+    }
+    for unsent in &published.unsent {
+        if target.column(unsent).is_some_and(|column| !column.generated) {
+            let problem = format!(
+                "has column {} that the source generates and does not send, so on the target it is left to its default",
+                Displayed(unsent)
+            );
+            findings.push(Finding::warns(name, problem));
+        }
+    }
+    let sent: BTreeSet<&str> = published.columns.iter().map(|column| column.name.as_str()).collect();
+    let left_empty = |c: &&super::target_tables::TargetColumn| {
+        c.not_null && !c.has_default && !c.generated && !sent.contains(c.name.as_str())
+    };
+    for column in target.columns.iter().filter(left_empty) {
+        let shown = Displayed(&column.name);
+        let problem = format!(
+            "requires column {shown} (NOT NULL without a default) on the target, which the source does not send"
+        );
+        findings.push(Finding::stops(name, problem, Some(remedy::drop_not_null(name, &column.name))));
+    }
+}
+
+fn access(
+    scope: &CopyScope,
+    published: &PublishedTable,
+    target: &TargetTable,
+    catalog: &TargetCatalog,
+    findings: &mut Vec<Finding>,
+) {
+    let name = &published.name;
+    if target.schema_closed {
+        let sql = remedy::grant_usage(&name.schema, &catalog.role);
+        findings.push(Finding::stops(name, "is in a schema the role may not use on the target", Some(sql)));
+    }
+    let truncate = Sql::new("TRUNCATE");
+    // Without it, the copy empties tables row by row; only the stream cannot do without.
+    let needed = |privilege: &&Sql| **privilege != truncate || scope.truncate_published;
+    let missing: Vec<&Sql> = target.missing_privileges.iter().filter(needed).collect();
+    if !missing.is_empty() {
+        let missing = Sql::join(missing, ", ");
+        let sql = remedy::grant(&missing, name, &catalog.role);
+        findings.push(Finding::stops(name, format!("does not allow {missing} to the role on the target"), Some(sql)));
+    }
+    if target.row_security {
+        let problem = "has row level security on the target, which would hide rows from the role";
+        findings.push(Finding::stops(name, problem, Some(remedy::bypass_row_security(&catalog.role))));
+    }
+    if !scope.replica_role && !target.triggers.is_empty() {
+        let triggers: Vec<String> = target.triggers.iter().map(|name| Displayed(name).to_string()).collect();
+        let problem = format!(
+            "has triggers that fire for every row on the target: {} (the role may not set session_replication_role)",
+            triggers.join(", ")
+        );
+        findings.push(Finding::warns(name, problem));
+    }
+}
+
+fn rows(
+    scope: &CopyScope,
+    published: &PublishedTable,
+    target: &TargetTable,
+    occupied: bool,
+    findings: &mut Vec<Finding>,
+) {
+    let name = &published.name;
+    if !scope.insert_published {
+        let problem = "is not copied, because the publication does not publish inserts";
+        findings.push(Finding::warns(name, problem));
+        return;
+    }
+    if occupied {
+        let sql = statement::truncate(&[(name, target.kind)]);
+        let problem = "already holds rows on the target;
+         empty it, or choose existing_rows = \"truncate\" or \"merge\"";
+        findings.push(Finding::stops(name, problem, Some(sql)));
+    }
+    let merge = scope.settings.existing_rows == ExistingRows::Merge;
+    if merge && merge_key(published, target, &writable(published, target)).is_none() {
+        let sql = (!published.identity_columns.is_empty()).then(|| remedy::add_key(name, &published.identity_columns));
+        let problem = "cannot be merged: on the target it has no unique key of copied columns that are all NOT NULL";
+        findings.push(Finding::stops(name, problem, sql));
+    }
+}
+
+fn circle(scope: &CopyScope, catalog: &TargetCatalog) -> Vec<Finding> {
+    let tables: BTreeMap<_, _> = scope.tables.iter().map(|table| (table.name.clone(), ())).collect();
+    let circle = order::waves(&tables.into_keys().collect(), &catalog.foreign_keys);
+    let Err(order::Cycle(circle)) = circle else { return Vec::new() };
+    let shown: Vec<String> = circle.iter().map(ToString::to_string).collect();
+    let problem = format!(
+        "is in a circle of foreign keys on the target ({}), which can only be filled with \
+         session_replication_role = replica",
+        shown.join(", ")
+    );
+    let grant = || catalog.grants_parameters.then(|| remedy::grant_replica_role(&catalog.role));
+    let finding = |(at, table)| Finding::stops(table, problem.clone(), if at == 0 { grant() } else { None });
+    circle.iter().enumerate().map(finding).collect()
+}
+
+#[cfg(test)]
+#[path = "preflight_tests.rs"]
+mod tests;

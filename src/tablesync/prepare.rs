@@ -1,0 +1,202 @@
+//! What happens before the first row: preflight, plans, and the transaction in which the tables become this run's and
+//! empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::CopyError;
+use super::job::{CopyJob, CopyScope, ExistingRows};
+use super::order;
+use super::plan::{Given, TablePlan, plan};
+use super::preflight::{self, Finding, Weight};
+use super::state::{self, CopyState, TableState};
+use super::statement;
+use super::target_tables::{Kind, TargetCatalog};
+use crate::postgres::{Client, PgError};
+use crate::relation::TableName;
+use crate::source::publication::PublishedTable;
+use crate::sql::Sql;
+
+/// Sessions that write rows begin with this where it is allowed.
+pub(super) const REPLICA_ROLE: Sql = Sql::new("SET session_replication_role = replica");
+
+/// Gives the plans in waves. When it returns, every table is marked `copying` by this run, and empty unless its rows
+/// are to be merged with.
+pub(super) async fn prepare(job: &CopyJob) -> Result<Vec<Vec<TablePlan>>, CopyError> {
+    let scope = &job.scope;
+    let failed = |source| CopyError::Prepare { target: scope.target_name.clone(), source: Box::new(source) };
+    let target = Client::connect(&job.target, &job.application_name()).await.map_err(failed)?;
+    if scope.replica_role {
+        target.batch(&REPLICA_ROLE).await.map_err(failed)?;
+    }
+    let names: BTreeSet<TableName> = scope.tables.iter().map(|table| table.name.clone()).collect();
+    let catalog = TargetCatalog::load(&target, &names).await.map_err(failed)?;
+    let findings = preflight::inspect(&target, scope, &catalog).await.map_err(failed)?;
+    refuse_or_warn(scope, findings)?;
+    let blocks = blocks(job).await.map_err(failed)?;
+    let order = waves(scope, names, &catalog)?;
+    let delete_order: Vec<&TableName> = order.iter().rev().flatten().collect();
+    let occupied = begin(&target, job, &catalog, &delete_order).await.map_err(failed)?;
+    refuse_or_warn(scope, preflight::judge(scope, &catalog, &occupied).into_iter().filter(stops).collect())?;
+    Ok(plans(scope, &catalog, &blocks, &order))
+}
+
+fn stops(finding: &Finding) -> bool {
+    finding.weight == Weight::Stops
+}
+
+fn refuse_or_warn(scope: &CopyScope, findings: Vec<Finding>) -> Result<(), CopyError> {
+    for finding in findings.iter().filter(|finding| !stops(finding)) {
+        tracing::warn!(target_name = scope.target_name, table = %finding.table, "table {}", finding.problem);
+    }
+    if findings.iter().any(stops) {
+        return Err(CopyError::Findings { target: scope.target_name.clone(), findings });
+    }
+    Ok(())
+}
+
+/// With the replica role nothing is checked on the target, so everything goes at once.
+fn waves(
+    scope: &CopyScope,
+    names: BTreeSet<TableName>,
+    catalog: &TargetCatalog,
+) -> Result<Vec<BTreeSet<TableName>>, CopyError> {
+    if scope.replica_role {
+        return Ok(vec![names]);
+    }
+    order::waves(&names, &catalog.foreign_keys).map_err(|_| CopyError::Findings {
+        target: scope.target_name.clone(),
+        findings: preflight::judge(scope, catalog, &BTreeSet::new()),
+    })
+}
+
+fn plans(
+    scope: &CopyScope,
+    catalog: &TargetCatalog,
+    blocks: &BTreeMap<u32, u32>,
+    order: &[BTreeSet<TableName>],
+) -> Vec<Vec<TablePlan>> {
+    let by_name: BTreeMap<&TableName, &PublishedTable> =
+        scope.tables.iter().map(|table| (&table.name, table)).collect();
+    let of = |name: &TableName| {
+        let self_reference = !scope.replica_role && order::refers_to_itself(name, &catalog.foreign_keys);
+        let given =
+            Given { settings: &scope.settings, insert_published: scope.insert_published, self_reference, blocks };
+        // Preflight has found both.
+        Some(plan(by_name.get(name)?, catalog.tables.get(name)?, given))
+    };
+    order.iter().map(|wave| wave.iter().filter_map(of).collect()).collect()
+}
+
+const BLOCKS: Sql = Sql::new(
+    "SELECT leaf, pg_relation_size(leaf::regclass, 'main') / current_setting('block_size')::bigint \
+     FROM unnest($1::oid[]) AS leaf",
+);
+
+/// Blocks of the main fork of the source's leaves that are larger than a range. Later blocks fall into the last range.
+async fn blocks(job: &CopyJob) -> Result<BTreeMap<u32, u32>, PgError> {
+    let leaves = job.scope.tables.iter().flat_map(|table| &table.leaves);
+    let large: Vec<u32> =
+        leaves.filter(|leaf| leaf.bytes > job.scope.settings.range_bytes).map(|leaf| leaf.oid).collect();
+    if large.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let source = Client::connect(&job.source, &job.application_name()).await?;
+    let rows = source.query(&BLOCKS, &[&large]).await?;
+    // A leaf that is gone by now has no size; reading it will say so. Block numbers are 32 bits (PostgreSQL:
+    // BlockNumber).
+    let blocks = |row: &tokio_postgres::Row| row.get::<_, Option<i64>>(1).and_then(|blocks| u32::try_from(blocks).ok());
+    Ok(rows.iter().map(|row| (row.get(0), blocks(row).unwrap_or(0))).collect())
+}
+
+const BEGIN: Sql = Sql::new("BEGIN");
+const COMMIT: Sql = Sql::new("COMMIT");
+const ROLLBACK: Sql = Sql::new("ROLLBACK");
+
+/// Marks and empties, in one transaction. When tables that are not to be touched hold rows by now, nothing is done
+/// and they are given.
+async fn begin(
+    target: &Client,
+    job: &CopyJob,
+    catalog: &TargetCatalog,
+    delete_order: &[&TableName],
+) -> Result<BTreeSet<TableName>, PgError> {
+    let scope = &job.scope;
+    target.batch(&BEGIN).await?;
+    let former = state::take_over(target, &job.run(), &delete_order.iter().copied().cloned().collect()).await?;
+    if scope.insert_published {
+        let kind = |name: &&TableName| catalog.tables.get(*name).map_or(Kind::Plain, |table| table.kind);
+        let with_kind = |name: &&'_ TableName| kind(name);
+        if scope.settings.existing_rows == ExistingRows::Refuse {
+            let fresh = delete_order.iter().filter(|name| !former.contains_key(**name));
+            let fresh: Vec<_> = fresh.map(|name| (*name, with_kind(name))).collect();
+            let occupied = preflight::occupied(target, &fresh).await?;
+            if !occupied.is_empty() {
+                target.batch(&ROLLBACK).await?;
+                return Ok(occupied);
+            }
+        }
+        let stale = delete_order.iter().filter(|name| to_be_emptied(scope.settings.existing_rows, former.get(**name)));
+        let stale: Vec<_> = stale.map(|name| (*name, with_kind(name))).collect();
+        empty(target, &stale).await?;
+    }
+    target.batch(&COMMIT).await?;
+    Ok(BTreeSet::new())
+}
+
+/// Whether a table's rows go before it is copied. A merge commits all its rows at once with `done`, so under `Merge`
+/// rows of an unfinished copy are there only if that copy was not a merge.
+fn to_be_emptied(existing: ExistingRows, former: Option<&TableState>) -> bool {
+    match existing {
+        ExistingRows::Truncate => true,
+        ExistingRows::Refuse => former.is_some(),
+        ExistingRows::Merge => former.is_some_and(|state| state.state == CopyState::Copying && state.rows > 0),
+    }
+}
+
+const SAVEPOINT: Sql = Sql::new("SAVEPOINT emptying");
+const BACK: Sql = Sql::new("ROLLBACK TO SAVEPOINT emptying");
+
+/// All at once by TRUNCATE. Where that is refused, because a table that is not emptied refers to one of them (0A000)
+/// or because the role may not (42501), row by row, children before parents.
+async fn empty(target: &Client, tables: &[(&TableName, Kind)]) -> Result<(), PgError> {
+    if tables.is_empty() {
+        return Ok(());
+    }
+    target.batch(&SAVEPOINT).await?;
+    match target.batch(&statement::truncate(tables)).await {
+        Ok(()) => return Ok(()),
+        Err(error) if matches!(error.code(), Some("0A000" | "42501")) => {
+            tracing::info!(reason = %error, "tables cannot be truncated before the copy and are emptied row by row");
+        }
+        Err(error) => return Err(error),
+    }
+    target.batch(&BACK).await?;
+    for (table, kind) in tables {
+        target.batch(&statement::delete(table, *kind)).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lsn::Lsn;
+
+    #[test]
+    fn rows_that_were_there_before_the_first_copy_go_only_when_they_may() {
+        let found = |state, rows| TableState {
+            name: TableName::new("s", "t"),
+            state,
+            copy_lsn: Lsn::new(1),
+            rows,
+            origin: None,
+        };
+        let begun = found(CopyState::Copying, 0);
+        let halfway = found(CopyState::Copying, 5);
+        let done = found(CopyState::Done, 5);
+        let emptied = |existing| [None, Some(&begun), Some(&halfway), Some(&done)].map(|f| to_be_emptied(existing, f));
+        assert_eq!(emptied(ExistingRows::Refuse), [false, true, true, true]);
+        assert_eq!(emptied(ExistingRows::Truncate), [true, true, true, true]);
+        assert_eq!(emptied(ExistingRows::Merge), [false, false, true, false]);
+    }
+}

@@ -1,0 +1,249 @@
+//! `walferry.table_state` on a target: how far each table's initial copy is, and who copies.
+//!
+//! ```text
+//!   (no row) ──take_over──▶ copying ──last range's commit──▶ done
+//!                              ▲                               │
+//!                              └─ take_over, mark_all_for_copy ┘        forget: back to (no row)
+//! ```
+//!
+//! **The fence.** Every transaction that writes rows first locks its table's row with [`fence`]: `copier = me … FOR
+//! KEY SHARE`. Whoever takes a table over locks the row `FOR UPDATE` first, which waits for all such transactions,
+//! and then changes `copier`, so that later ones find no row. (`FOR KEY SHARE`, the one lock mode that lets
+//! [`account`] update the row while other ranges of the table are still being written; and so the wish to take over
+//! has to be an explicit `FOR UPDATE`, because a bare UPDATE of non-key columns would not wait. PostgreSQL: 13.3.2
+//! "Row-Level Locks".)
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::lsn::Lsn;
+use crate::postgres::{Client, PgError};
+use crate::relation::TableName;
+use crate::sql::Sql;
+
+/// Where a table's initial copy stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CopyState {
+    /// Begun, perhaps partly committed. Found at start it means that a run ended in the middle: the table is emptied
+    /// and copied again.
+    Copying,
+    /// All rows of the snapshot are there.
+    Done,
+}
+
+impl CopyState {
+    /// As stored, and as shown in status and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            CopyState::Copying => "copying",
+            CopyState::Done => "done",
+        }
+    }
+}
+
+/// A table's row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableState {
+    /// Schema and name, as on the source.
+    pub name: TableName,
+    /// Where the copy stands.
+    pub state: CopyState,
+    /// The snapshot's consistent point: transactions that commit from here on are not in the copy.
+    pub copy_lsn: Lsn,
+    /// Rows committed by the copy so far.
+    pub rows: u64,
+    /// What the table was on the source when it was copied, as whoever had it copied has noted; `None`: not noted.
+    pub origin: Option<String>,
+}
+
+const INSTALLED: Sql = Sql::new("SELECT to_regclass('walferry.table_state') IS NOT NULL");
+
+const LOAD: Sql = Sql::new(
+    "SELECT schema_name, table_name, state, copy_lsn::text, rows_copied, origin FROM walferry.table_state \
+     WHERE stream = $1 ORDER BY schema_name, table_name",
+);
+
+/// All tables of the stream that have been begun. None when walferry's schema is not on the target yet.
+pub async fn load(client: &Client, stream: &str) -> Result<Vec<TableState>, PgError> {
+    if !client.query_one(&INSTALLED, &[]).await?.get::<_, bool>(0) {
+        return Ok(Vec::new());
+    }
+    client.query(&LOAD, &[&stream]).await?.iter().map(|row| stored(row, client.peer())).collect()
+}
+
+fn stored(row: &tokio_postgres::Row, peer: &str) -> Result<TableState, PgError> {
+    let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    let strange = |what: &str| PgError::Protocol {
+        peer: peer.to_owned(),
+        message: format!("walferry.table_state holds an unknown {what} for table {name}"),
+    };
+    Ok(TableState {
+        state: match row.get::<_, &str>(2) {
+            "copying" => CopyState::Copying,
+            "done" => CopyState::Done,
+            _ => return Err(strange("state")),
+        },
+        copy_lsn: row.get::<_, &str>(3).parse().map_err(|_| strange("copy_lsn"))?,
+        rows: u64::try_from(row.get::<_, i64>(4)).map_err(|_| strange("rows_copied"))?,
+        origin: row.get(5),
+        name,
+    })
+}
+
+/// Who copies, and under which snapshot.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The stream.
+    pub stream: String,
+    /// Unique to this run of the daemon.
+    pub copier: String,
+    /// The snapshot's consistent point.
+    pub copy_lsn: Lsn,
+}
+
+const REGISTER: Sql = Sql::new(
+    "INSERT INTO walferry.table_state (stream, schema_name, table_name, state, copier, copy_lsn) \
+     SELECT $1, wanted.*, 'copying', $2, $3::text::pg_lsn FROM unnest($4::text[], $5::text[]) AS wanted \
+     ORDER BY 2, 3 ON CONFLICT DO NOTHING RETURNING schema_name, table_name",
+);
+
+const LOCK: Sql = Sql::new(
+    "SELECT schema_name, table_name, state, copy_lsn::text, rows_copied, origin FROM walferry.table_state \
+     WHERE stream = $1 AND (schema_name, table_name) IN (SELECT * FROM unnest($2::text[], $3::text[])) \
+     ORDER BY schema_name, table_name FOR UPDATE",
+);
+
+const TAKE: Sql = Sql::new(
+    "UPDATE walferry.table_state SET state = 'copying', copier = $2, copy_lsn = $3::text::pg_lsn, rows_copied = 0, \
+     started_at = now(), finished_at = NULL, origin = NULL WHERE stream = $1 \
+     AND (schema_name, table_name) IN (SELECT * FROM unnest($4::text[], $5::text[]))",
+);
+
+/// Makes `run` the copier of the tables, from the beginning; to be called inside a transaction, which then also
+/// empties what must be emptied. Waits for transactions of an earlier copier. Gives the tables' former states; a
+/// table without one had never been begun.
+pub async fn take_over(
+    client: &Client,
+    run: &Run,
+    tables: &BTreeSet<TableName>,
+) -> Result<BTreeMap<TableName, TableState>, PgError> {
+    let (schemas, names) = columns(tables);
+    let lsn = run.copy_lsn.to_string();
+    let fresh: BTreeSet<TableName> = client
+        .query(&REGISTER, &[&run.stream, &run.copier, &lsn, &schemas, &names])
+        .await?
+        .iter()
+        .map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)))
+        .collect();
+    let mut former = BTreeMap::new();
+    for row in client.query(&LOCK, &[&run.stream, &schemas, &names]).await? {
+        let state = stored(&row, client.peer())?;
+        if !fresh.contains(&state.name) {
+            former.insert(state.name.clone(), state);
+        }
+    }
+    client.execute(&TAKE, &[&run.stream, &run.copier, &lsn, &schemas, &names]).await?;
+    Ok(former)
+}
+
+fn columns(tables: &BTreeSet<TableName>) -> (Vec<&str>, Vec<&str>) {
+    tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip()
+}
+
+const FORGET: Sql =
+    Sql::new("DELETE FROM walferry.table_state WHERE stream = $1 AND schema_name = $2 AND table_name = $3");
+
+/// Removes a table's row, as if its copy had never begun; whether there was one. Its rows stay.
+pub async fn forget(client: &Client, stream: &str, table: &TableName) -> Result<bool, PgError> {
+    Ok(client.execute(&FORGET, &[&stream, &table.schema, &table.name]).await? > 0)
+}
+
+const NOTE: Sql = Sql::new(
+    "UPDATE walferry.table_state SET origin = $4 WHERE stream = $1 AND schema_name = $2 AND table_name = $3 \
+     AND state = 'done'",
+);
+
+/// Notes what a copied table was on the source.
+pub async fn note_origin(client: &Client, stream: &str, table: &TableName, origin: &str) -> Result<(), PgError> {
+    client.execute(&NOTE, &[&stream, &table.schema, &table.name, &origin]).await.map(drop)
+}
+
+const LOCK_ALL: Sql =
+    Sql::new("SELECT FROM walferry.table_state WHERE stream = $1 ORDER BY schema_name, table_name FOR UPDATE");
+
+const MARK_ALL: Sql = Sql::new(
+    "UPDATE walferry.table_state SET state = 'copying', copier = $2, rows_copied = 0, finished_at = NULL \
+     WHERE stream = $1",
+);
+
+/// Marks every table of the stream to be copied again by the next run (the slot is gone, and with it the changes
+/// since); how many. To be called inside a transaction. `by` becomes their copier, so that a running copy stops at
+/// its fence.
+pub async fn mark_all_for_copy(client: &Client, stream: &str, by: &str) -> Result<u64, PgError> {
+    client.query(&LOCK_ALL, &[&stream]).await?;
+    client.execute(&MARK_ALL, &[&stream, &by]).await
+}
+
+fn row_of(run: &Run, table: &TableName) -> Sql {
+    Sql::format(
+        "stream = {} AND schema_name = {} AND table_name = {} AND copier = {}",
+        &[
+            &Sql::literal(&run.stream),
+            &Sql::literal(&table.schema),
+            &Sql::literal(&table.name),
+            &Sql::literal(&run.copier),
+        ],
+    )
+}
+
+/// First in every transaction that writes rows: gives one row while `run` may copy `table`, and keeps it so until the
+/// transaction ends.
+pub fn fence(run: &Run, table: &TableName) -> Sql {
+    Sql::format(
+        "SELECT 1 FROM walferry.table_state WHERE {} AND state = 'copying' FOR KEY SHARE",
+        &[&row_of(run, table)],
+    )
+}
+
+/// Last in every transaction that writes rows: counts them and, with the table's last rows, finishes it. Gives one
+/// row if `before` rows were committed so far; none when the table is another's by now, or the target lost commits (a
+/// failover).
+pub fn account(run: &Run, table: &TableName, before: u64, rows: u64, finished: bool) -> Sql {
+    let finish = if finished { ", state = 'done', finished_at = now()" } else { "" };
+    Sql::format(
+        "UPDATE walferry.table_state SET rows_copied = {}{} WHERE {} AND rows_copied = {} RETURNING 1",
+        &[&Sql::number(before + rows), &Sql::new(finish), &row_of(run, table), &Sql::number(before)],
+    )
+}
+
+/// What the table's row says once a transaction that may or may not have committed has ended: `state`, `rows_copied`.
+/// The lock waits for that transaction, which holds the row since [`account`], and not for other ranges of the table.
+pub fn outcome(run: &Run, table: &TableName) -> Sql {
+    Sql::format(
+        "SELECT state, rows_copied FROM walferry.table_state WHERE {} FOR NO KEY UPDATE",
+        &[&row_of(run, table)],
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fence_names_the_copier_and_shares_the_row_with_other_ranges() {
+        let run = Run { stream: "s'1".into(), copier: "me".into(), copy_lsn: Lsn::new(1) };
+        let table = TableName::new("public", "t");
+        let of = "stream = 's''1' AND schema_name = 'public' AND table_name = 't' AND copier = 'me'";
+        assert_eq!(
+            fence(&run, &table).as_str(),
+            format!("SELECT 1 FROM walferry.table_state WHERE {of} AND state = 'copying' FOR KEY SHARE")
+        );
+        assert_eq!(
+            account(&run, &table, 5, 7, true).as_str(),
+            format!(
+                "UPDATE walferry.table_state SET rows_copied = 12, state = 'done', finished_at = now() \
+                 WHERE {of} AND rows_copied = 5 RETURNING 1"
+            )
+        );
+        assert!(!account(&run, &table, 5, 7, false).as_str().contains("done"));
+    }
+}

@@ -1,0 +1,230 @@
+//! The text of the statements that move rows. Pure.
+//!
+//! In: names as the catalogues have them. Out: [`Sql`] for the source (`COPY … TO STDOUT`) and for the target. The
+//! format is named on both sides, so that a changed default cannot make them differ; columns are named on both sides,
+//! so that their order may differ.
+
+use super::partition::BlockRange;
+use super::target_tables::Kind;
+use crate::relation::TableName;
+use crate::sql::Sql;
+
+/// `a, b, c`, quoted.
+fn list<'a>(columns: impl IntoIterator<Item = &'a String>) -> Sql {
+    let columns: Vec<Sql> = columns.into_iter().map(|column| Sql::ident(column)).collect();
+    Sql::join(&columns, ", ")
+}
+
+/// ` FROM ONLY table WHERE …`: inheritance children and partitions are read by themselves.
+fn from(leaf: &TableName, filter: Option<&Sql>, range: BlockRange) -> Sql {
+    let filter = filter.map(|filter| Sql::format("({})", &[filter]));
+    let conditions: Vec<Sql> = filter.into_iter().chain(range.condition()).collect();
+    match conditions.is_empty() {
+        true => Sql::format("FROM ONLY {}", &[&Sql::table(leaf)]),
+        false => Sql::format("FROM ONLY {} WHERE {}", &[&Sql::table(leaf), &Sql::join(&conditions, " AND ")]),
+    }
+}
+
+/// At the source: the rows of one range of one table or partition.
+pub fn copy_out(leaf: &TableName, columns: &[String], filter: Option<&Sql>, range: BlockRange) -> Sql {
+    let select = Sql::format("SELECT {} {}", &[&list(columns), &from(leaf, filter, range)]);
+    Sql::format("COPY ({}) TO STDOUT (FORMAT text)", &[&select])
+}
+
+/// At the source: how many rows there are, for a table of which no column is copied.
+pub fn count(leaf: &TableName, filter: Option<&Sql>) -> Sql {
+    Sql::format("SELECT count(*) {}", &[&from(leaf, filter, BlockRange::WHOLE)])
+}
+
+/// At the target: takes what [`copy_out`] gives. Writes identity columns whatever their kind (PostgreSQL: COPY, Notes).
+pub fn copy_in(table: &TableName, columns: &[String]) -> Sql {
+    Sql::format("COPY {} ({}) FROM STDIN (FORMAT text)", &[&Sql::table(table), &list(columns)])
+}
+
+/// At the target: `rows` rows of nothing but defaults.
+pub fn insert_blank(table: &TableName, rows: u64) -> Sql {
+    Sql::format("INSERT INTO {} SELECT FROM generate_series(1, {})", &[&Sql::table(table), &Sql::number(rows)])
+}
+
+/// Where the rows of a merge wait; dropped with the transaction.
+fn staging() -> TableName {
+    TableName::new("pg_temp", "walferry_copy")
+}
+
+/// How rows are merged into those that are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merge<'a> {
+    /// The table.
+    pub table: &'a TableName,
+    /// What is copied.
+    pub columns: &'a [String],
+    /// Of them, the key that says which rows are the same.
+    pub key: &'a [String],
+    /// Of them, those GENERATED ALWAYS AS IDENTITY.
+    pub identity_always: &'a [String],
+}
+
+impl Merge<'_> {
+    /// Makes the staging table: the columns' names and types, and no constraint.
+    pub fn create_staging(&self) -> Sql {
+        Sql::format(
+            "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA",
+            &[&Sql::table(&staging()), &list(self.columns), &Sql::table(self.table)],
+        )
+    }
+
+    /// Fills it.
+    pub fn copy_in(&self) -> Sql {
+        copy_in(&staging(), self.columns)
+    }
+
+    /// Writes its rows over those of the table. An identity column that is GENERATED ALWAYS cannot be updated, so a
+    /// row in which such a column differs is deleted first and inserted anew.
+    pub fn apply(&self) -> Vec<Sql> {
+        let is_key = |column: &&String| self.key.contains(column);
+        let fixed: Vec<&String> = self.identity_always.iter().filter(|column| !is_key(column)).collect();
+        let set: Vec<Sql> = self
+            .columns
+            .iter()
+            .filter(|column| !is_key(column) && !fixed.contains(column))
+            .map(|column| excluded(column))
+            .collect();
+        let action = match set.is_empty() {
+            true => Sql::new("DO NOTHING"),
+            false => Sql::format("DO UPDATE SET {}", &[&Sql::join(&set, ", ")]),
+        };
+        let columns = list(self.columns);
+        let insert = Sql::format(
+            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) {}",
+            &[&Sql::table(self.table), &columns, &columns, &Sql::table(&staging()), &list(self.key), &action],
+        );
+        let differ: Vec<Sql> = fixed.iter().map(|column| compare(column, "<>")).collect();
+        let same: Vec<Sql> = self.key.iter().map(|column| compare(column, "=")).collect();
+        let delete = (!differ.is_empty()).then(|| {
+            Sql::format(
+                "DELETE FROM {} AS old USING {} AS new WHERE {} AND ({})",
+                &[
+                    &Sql::table(self.table),
+                    &Sql::table(&staging()),
+                    &Sql::join(&same, " AND "),
+                    &Sql::join(&differ, " OR "),
+                ],
+            )
+        });
+        delete.into_iter().chain([insert]).collect()
+    }
+}
+
+fn excluded(column: &str) -> Sql {
+    let column = Sql::ident(column);
+    Sql::format("{} = EXCLUDED.{}", &[&column, &column])
+}
+
+/// Key and identity columns are never NULL.
+fn compare(column: &str, operator: &'static str) -> Sql {
+    let column = Sql::ident(column);
+    Sql::format("old.{} {} new.{}", &[&column, &Sql::new(operator), &column])
+}
+
+/// The table without inheritance children; a partitioned table has no rows but its partitions'.
+fn only(table: &TableName, kind: Kind) -> Sql {
+    match kind {
+        Kind::Partitioned => Sql::table(table),
+        Kind::Plain | Kind::Other(_) => Sql::format("ONLY {}", &[&Sql::table(table)]),
+    }
+}
+
+/// Empties all of them at once, which foreign keys among them do not hinder.
+pub fn truncate(tables: &[(&TableName, Kind)]) -> Sql {
+    let tables: Vec<Sql> = tables.iter().map(|(table, kind)| only(table, *kind)).collect();
+    Sql::format("TRUNCATE {}", &[&Sql::join(&tables, ", ")])
+}
+
+/// Empties one, row by row.
+pub fn delete(table: &TableName, kind: Kind) -> Sql {
+    Sql::format("DELETE FROM {}", &[&only(table, kind)])
+}
+
+/// The numbers (places in `tables`) of those that hold rows.
+pub fn occupied(tables: &[(&TableName, Kind)]) -> Sql {
+    let ask = |(index, (table, kind)): (usize, &(&TableName, Kind))| {
+        let number = Sql::number(i64::try_from(index).expect("a list in memory is shorter than 2^63"));
+        Sql::format("SELECT {}::bigint WHERE EXISTS (SELECT FROM {})", &[&number, &only(table, *kind)])
+    };
+    let each: Vec<Sql> = tables.iter().enumerate().map(ask).collect();
+    Sql::join(&each, " UNION ALL ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(columns: &[&str]) -> Vec<String> {
+        columns.iter().map(|&column| column.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_range_of_a_filtered_partition_is_read_by_itself() {
+        let leaf = TableName::new("s", "Part 1");
+        let filter = Sql::new("a > 1 OR b");
+        let range = BlockRange { from: 3, to: None };
+        assert_eq!(
+            copy_out(&leaf, &names(&["a", "B"]), Some(&filter), range).as_str(),
+            concat!(
+                r#"COPY (SELECT "a", "B" FROM ONLY "s"."Part 1" WHERE (a > 1 OR b) AND "#,
+                "ctid >= '(3,0)'::pg_catalog.tid) TO STDOUT (FORMAT text)"
+            )
+        );
+        assert_eq!(
+            copy_out(&leaf, &names(&["a"]), None, BlockRange::WHOLE).as_str(),
+            r#"COPY (SELECT "a" FROM ONLY "s"."Part 1") TO STDOUT (FORMAT text)"#
+        );
+    }
+
+    #[test]
+    fn a_merge_updates_what_is_no_key_and_never_an_identity_that_is_always_generated() {
+        let table = TableName::new("s", "t");
+        let columns = names(&["id", "seq", "v"]);
+        let merge = Merge { table: &table, columns: &columns, key: &names(&["id"]), identity_always: &names(&["seq"]) };
+        let statements: Vec<String> = merge.apply().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            statements,
+            [
+                concat!(
+                    r#"DELETE FROM "s"."t" AS old USING "pg_temp"."walferry_copy" AS new "#,
+                    r#"WHERE old."id" = new."id" AND (old."seq" <> new."seq")"#
+                ),
+                concat!(
+                    r#"INSERT INTO "s"."t" ("id", "seq", "v") OVERRIDING SYSTEM VALUE "#,
+                    r#"SELECT "id", "seq", "v" FROM "pg_temp"."walferry_copy" "#,
+                    r#"ON CONFLICT ("id") DO UPDATE SET "v" = EXCLUDED."v""#
+                ),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_merge_of_keys_alone_changes_nothing_that_is_there() {
+        let table = TableName::new("s", "t");
+        let columns = names(&["a", "b"]);
+        let merge = Merge { table: &table, columns: &columns, key: &columns, identity_always: &names(&["a"]) };
+        let statements = merge.apply();
+        assert_eq!(statements.len(), 1);
+        assert!(statements[0].as_str().ends_with(r#"ON CONFLICT ("a", "b") DO NOTHING"#));
+    }
+
+    #[test]
+    fn a_partitioned_table_is_emptied_with_its_partitions_and_a_plain_one_without_children() {
+        let (plain, root) = (TableName::new("s", "p"), TableName::new("s", "r"));
+        let both = [(&plain, Kind::Plain), (&root, Kind::Partitioned)];
+        assert_eq!(truncate(&both).as_str(), r#"TRUNCATE ONLY "s"."p", "s"."r""#);
+        assert_eq!(delete(&plain, Kind::Plain).as_str(), r#"DELETE FROM ONLY "s"."p""#);
+        assert_eq!(
+            occupied(&both).as_str(),
+            concat!(
+                r#"SELECT 0::bigint WHERE EXISTS (SELECT FROM ONLY "s"."p") UNION ALL "#,
+                r#"SELECT 1::bigint WHERE EXISTS (SELECT FROM "s"."r")"#
+            )
+        );
+    }
+}

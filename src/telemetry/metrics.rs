@@ -1,0 +1,428 @@
+//! The metrics: one list of all there are, and handles for the stages to count with.
+//!
+//! The HELP text of `/metrics` and the table in the README come from the list. A stage asks once for the handles of its
+//! target or table and keeps them: counting is then one atomic operation. Nothing is global, so that several daemons
+//! can live in one process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+use super::state::{SlotState, SourceState, TableState, TargetState};
+
+/// How often [`Metrics::upkeep`] is to be called: it empties what histograms gathered since.
+pub const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What a metric is to Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, until the daemon starts again.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts by size; see [`BUCKETS`].
+    Histogram,
+}
+
+/// One line of the list.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// Its name, with its unit as Prometheus wants it.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Kind,
+    /// Its unit, where it is not just a number.
+    pub unit: Option<Unit>,
+    /// The names of its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub meaning: &'static str,
+}
+
+macro_rules! metrics {
+    ($($constant:ident: $kind:ident $name:literal $unit:expr, [$($label:literal),*], $meaning:literal;)*) => {
+        $(const $constant: Metric = Metric {
+            name: $name, kind: Kind::$kind, unit: $unit, labels: &[$($label),*], meaning: $meaning,
+        };)*
+        /// All metrics there are.
+        pub const METRICS: &[Metric] = &[$($constant),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO: Gauge "walferry_build_info" None, ["version"], "Always 1; the version is in the label";
+    SOURCE_STATE: Gauge "walferry_source_state" None, ["state"],
+        "1 for the state that the stream from the source is in: connecting, standby, copying, streaming, \
+         retrying, draining, halted";
+    SOURCE_CONNECTED: Gauge "walferry_source_connected" None, [], "1 while the replication connection is open";
+    SOURCE_RECONNECTS: Counter "walferry_source_reconnects_total" None, [],
+        "Replication connections opened after the first";
+    SOURCE_RECEIVED: Gauge "walferry_source_received_lsn" Some(Unit::Bytes), [],
+        "WAL position up to which changes were received";
+    SOURCE_CONFIRMED: Gauge "walferry_source_confirmed_lsn" Some(Unit::Bytes), [],
+        "WAL position that the source was told it may forget: the lowest stored progress of all targets";
+    SOURCE_RETAINED: Gauge "walferry_source_retained_wal_bytes" Some(Unit::Bytes), [],
+        "WAL that the source keeps on its disk for the slot";
+    SLOT_STATE: Gauge "walferry_source_slot_state" None, ["state"],
+        "1 for what the source says of the slot: unknown, missing, reserved, extended, unreserved (about to be lost), \
+         lost";
+    TARGET_STATE: Gauge "walferry_target_state" None, ["target", "state"],
+        "1 for the state that the target is in: connecting, copying, applying, retrying, draining, \
+         halted (somebody has to act)";
+    LAG_BYTES: Gauge "walferry_target_lag_bytes" Some(Unit::Bytes), ["target"],
+        "WAL between what the target has stored and the end of the source's; NaN while not known";
+    LAG_SECONDS: Gauge "walferry_target_lag_seconds" Some(Unit::Seconds), ["target"],
+        "Age of the oldest committed transaction that the target does not have, 0 when it has all; NaN while not known";
+    TRANSACTIONS: Counter "walferry_target_transactions_total" None, ["target"], "Source transactions applied";
+    ROWS: Counter "walferry_target_rows_total" None, ["target", "op"],
+        "Changes applied, by operation: insert, update, delete, truncate";
+    COMMITS: Counter "walferry_target_commits_total" None, ["target"],
+        "Target transactions committed; one may hold many source transactions";
+    COMMIT_SECONDS: Histogram "walferry_target_commit_seconds" Some(Unit::Seconds), ["target"],
+        "Time from a target transaction's first statement to the answer to its COMMIT";
+    CONFLICTS: Counter "walferry_target_conflicts_total" None, ["target", "kind"],
+        "Rows that were not as the change expects them: insert_exists, update_exists, update_missing, delete_missing";
+    RETRIES: Counter "walferry_target_retries_total" None, ["target"], "Attempts made after an error";
+    QUEUE_BYTES: Gauge "walferry_target_queue_bytes" Some(Unit::Bytes), ["target"],
+        "Memory of the changes that wait for the target";
+    COPY_STATE: Gauge "walferry_table_copy_state" None, ["target", "table", "state"],
+        "1 for how far the table is: pending, copying, copied, ready, failed (somebody has to act)";
+    COPY_ROWS: Gauge "walferry_table_copy_rows" None, ["target", "table"], "Rows that the initial copy has written";
+}
+
+/// Upper bounds of the histograms' classes, in seconds.
+pub const BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 30.0];
+
+/// The list as a table in Markdown, for the README.
+pub fn markdown() -> String {
+    let mut text = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for Metric { name, kind, labels, meaning, .. } in METRICS {
+        let kind = format!("{kind:?}").to_lowercase();
+        let labels = labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
+        text.push_str(&format!("| `{name}` | {kind} | {labels} | {meaning} |\n"));
+    }
+    text
+}
+
+/// All the metrics of one daemon; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    recorder: Arc<PrometheusRecorder>,
+    handle: PrometheusHandle,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// With nothing counted yet.
+    pub fn new() -> Self {
+        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).expect("there are buckets");
+        let recorder = builder.build_recorder();
+        for Metric { name, kind, unit, meaning, .. } in METRICS {
+            match kind {
+                Kind::Counter => recorder.describe_counter((*name).into(), *unit, (*meaning).into()),
+                Kind::Gauge => recorder.describe_gauge((*name).into(), *unit, (*meaning).into()),
+                Kind::Histogram => recorder.describe_histogram((*name).into(), *unit, (*meaning).into()),
+            }
+        }
+        let metrics = Self { handle: recorder.handle(), recorder: Arc::new(recorder) };
+        metrics.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+        metrics
+    }
+
+    /// All of them in Prometheus' text format.
+    pub fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Empties what histograms gathered; to be called every [`UPKEEP_INTERVAL`], or memory grows.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// The source's handles.
+    pub fn source(&self) -> SourceMetrics {
+        let state = OneHot::new(self, &SOURCE_STATE, &[], SourceState::ALL.iter().map(|state| state.as_str()));
+        let slot_state = OneHot::new(self, &SLOT_STATE, &[], SlotState::ALL.iter().map(|state| state.as_str()));
+        state.set(SourceState::default().as_str());
+        slot_state.set(SlotState::default().as_str());
+        SourceMetrics {
+            received_lsn: self.gauge(&SOURCE_RECEIVED, &[]),
+            confirmed_lsn: self.gauge(&SOURCE_CONFIRMED, &[]),
+            retained_wal_bytes: self.gauge(&SOURCE_RETAINED, &[]),
+            connected: self.gauge(&SOURCE_CONNECTED, &[]),
+            reconnects: self.counter(&SOURCE_RECONNECTS, &[]),
+            state,
+            slot_state,
+        }
+    }
+
+    /// The handles of the target of this name.
+    pub fn target(&self, name: &str) -> TargetMetrics {
+        let state = OneHot::new(self, &TARGET_STATE, &[name], TargetState::ALL.iter().map(|state| state.as_str()));
+        state.set(TargetState::default().as_str());
+        let unknown = |gauge: Gauge| {
+            gauge.set(f64::NAN);
+            gauge
+        };
+        TargetMetrics {
+            lag_bytes: unknown(self.gauge(&LAG_BYTES, &[name])),
+            lag_seconds: unknown(self.gauge(&LAG_SECONDS, &[name])),
+            transactions: self.counter(&TRANSACTIONS, &[name]),
+            rows: RowCounters {
+                insert: self.counter(&ROWS, &[name, "insert"]),
+                update: self.counter(&ROWS, &[name, "update"]),
+                delete: self.counter(&ROWS, &[name, "delete"]),
+                truncate: self.counter(&ROWS, &[name, "truncate"]),
+            },
+            commits: self.counter(&COMMITS, &[name]),
+            commit_seconds: self.recorder.register_histogram(&key(&COMMIT_SECONDS, &[name]), &METADATA),
+            conflicts: ConflictCounters {
+                insert_exists: self.counter(&CONFLICTS, &[name, "insert_exists"]),
+                update_exists: self.counter(&CONFLICTS, &[name, "update_exists"]),
+                update_missing: self.counter(&CONFLICTS, &[name, "update_missing"]),
+                delete_missing: self.counter(&CONFLICTS, &[name, "delete_missing"]),
+            },
+            retries: self.counter(&RETRIES, &[name]),
+            queue_bytes: self.gauge(&QUEUE_BYTES, &[name]),
+            state,
+        }
+    }
+
+    /// The handles of a table, as `schema.name`, on a target.
+    pub fn table(&self, target: &str, table: &str) -> TableMetrics {
+        let states = TableState::ALL.iter().map(|state| state.as_str());
+        let copy_state = OneHot::new(self, &COPY_STATE, &[target, table], states);
+        copy_state.set(TableState::default().as_str());
+        TableMetrics { copy_state, copy_rows: self.gauge(&COPY_ROWS, &[target, table]) }
+    }
+
+    fn counter(&self, metric: &Metric, labels: &[&str]) -> Counter {
+        self.recorder.register_counter(&key(metric, labels), &METADATA)
+    }
+
+    fn gauge(&self, metric: &Metric, labels: &[&str]) -> Gauge {
+        self.recorder.register_gauge(&key(metric, labels), &METADATA)
+    }
+}
+
+static METADATA: Metadata<'static> = Metadata::new("walferry", Level::INFO, None);
+
+fn key(metric: &Metric, values: &[&str]) -> Key {
+    assert_eq!(metric.labels.len(), values.len(), "{} has other labels", metric.name);
+    let labels = metric.labels.iter().zip(values).map(|(name, value)| Label::new(*name, (*value).to_owned()));
+    Key::from_parts(metric.name, labels.collect::<Vec<_>>())
+}
+
+/// A state as gauges: 1 for the one that holds, 0 for the others.
+#[derive(Clone)]
+struct OneHot(Vec<(&'static str, Gauge)>);
+
+impl OneHot {
+    fn new(metrics: &Metrics, metric: &Metric, labels: &[&str], words: impl Iterator<Item = &'static str>) -> Self {
+        Self(words.map(|word| (word, metrics.gauge(metric, &[labels, &[word]].concat()))).collect())
+    }
+
+    fn set(&self, state: &'static str) {
+        for (word, gauge) in &self.0 {
+            gauge.set(if *word == state { 1.0 } else { 0.0 });
+        }
+    }
+}
+
+/// What is counted at the source.
+#[derive(Clone)]
+pub struct SourceMetrics {
+    /// Up to where changes were received, as bytes from the beginning of the WAL.
+    pub received_lsn: Gauge,
+    /// What the source was told it may forget, in the same unit.
+    pub confirmed_lsn: Gauge,
+    /// Bytes of WAL that the source keeps for the slot.
+    pub retained_wal_bytes: Gauge,
+    /// 1 while the replication connection is open, else 0.
+    pub connected: Gauge,
+    /// Replication connections after the first.
+    pub reconnects: Counter,
+    state: OneHot,
+    slot_state: OneHot,
+}
+
+impl SourceMetrics {
+    /// What the stream does.
+    pub fn set_state(&self, state: SourceState) {
+        self.state.set(state.as_str());
+    }
+
+    /// What the source says of the slot.
+    pub fn set_slot_state(&self, state: SlotState) {
+        self.slot_state.set(state.as_str());
+    }
+}
+
+/// What is counted at a target.
+#[derive(Clone)]
+pub struct TargetMetrics {
+    /// Bytes of WAL that the target does not have yet.
+    pub lag_bytes: Gauge,
+    /// Seconds since the oldest transaction committed that the target does not have.
+    pub lag_seconds: Gauge,
+    /// Source transactions.
+    pub transactions: Counter,
+    /// Changes by operation.
+    pub rows: RowCounters,
+    /// Target transactions.
+    pub commits: Counter,
+    /// Seconds that each took.
+    pub commit_seconds: Histogram,
+    /// Rows that were not as expected.
+    pub conflicts: ConflictCounters,
+    /// Attempts after an error.
+    pub retries: Counter,
+    /// Bytes that wait.
+    pub queue_bytes: Gauge,
+    state: OneHot,
+}
+
+impl TargetMetrics {
+    /// What the target's worker does.
+    pub fn set_state(&self, state: TargetState) {
+        self.state.set(state.as_str());
+    }
+}
+
+/// Changes by operation.
+#[derive(Clone)]
+pub struct RowCounters {
+    /// INSERT
+    pub insert: Counter,
+    /// UPDATE
+    pub update: Counter,
+    /// DELETE
+    pub delete: Counter,
+    /// TRUNCATE, once per table
+    pub truncate: Counter,
+}
+
+/// Conflicts by kind.
+#[derive(Clone)]
+pub struct ConflictCounters {
+    /// An INSERT found the row there.
+    pub insert_exists: Counter,
+    /// An UPDATE found another row with one of its unique values.
+    pub update_exists: Counter,
+    /// An UPDATE found no row.
+    pub update_missing: Counter,
+    /// A DELETE found no row.
+    pub delete_missing: Counter,
+}
+
+/// What is counted at a table of a target.
+#[derive(Clone)]
+pub struct TableMetrics {
+    /// Rows written by the current copy.
+    pub copy_rows: Gauge,
+    copy_state: OneHot,
+}
+
+impl TableMetrics {
+    /// How far the table is.
+    pub fn set_state(&self, state: TableState) {
+        self.copy_state.set(state.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn all() -> (Metrics, SourceMetrics, TargetMetrics, TableMetrics) {
+        let metrics = Metrics::new();
+        let (source, target) = (metrics.source(), metrics.target("staging"));
+        let table = metrics.table("staging", "public.orders");
+        (metrics, source, target, table)
+    }
+
+    #[test]
+    fn every_metric_of_the_list_is_rendered_with_its_help_and_no_other_is() {
+        let (metrics, _source, target, _table) = all();
+        target.commit_seconds.record(0.003);
+        let text = metrics.render();
+        let rendered: BTreeSet<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("# HELP ")?.split(' ').next()).collect();
+        assert_eq!(rendered, METRICS.iter().map(|metric| metric.name).collect::<BTreeSet<_>>(), "{text}");
+        for Metric { name, kind, meaning, .. } in METRICS {
+            let kind = format!("{kind:?}").to_lowercase();
+            assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name} {kind} in {text}");
+            assert!(text.contains(&format!("# HELP {name} {meaning}\n")), "{name}");
+            assert!(markdown().contains(&format!("| `{name}` | {kind} |")), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_follow_prometheus() {
+        for Metric { name, kind, .. } in METRICS {
+            assert!(name.starts_with("walferry_"), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_rendered() {
+        let (metrics, source, target, table) = all();
+        target.rows.insert.increment(3);
+        target.conflicts.update_missing.increment(1);
+        target.lag_bytes.set(17.0);
+        source.received_lsn.set(4_503_599_627_370_497.0);
+        table.copy_rows.set(5.0);
+        let text = metrics.render();
+        for line in [
+            "walferry_target_rows_total{target=\"staging\",op=\"insert\"} 3",
+            "walferry_target_rows_total{target=\"staging\",op=\"delete\"} 0",
+            "walferry_target_conflicts_total{target=\"staging\",kind=\"update_missing\"} 1",
+            "walferry_target_lag_bytes{target=\"staging\"} 17",
+            "walferry_target_lag_seconds{target=\"staging\"} NaN",
+            "walferry_source_received_lsn 4503599627370497",
+            "walferry_table_copy_rows{target=\"staging\",table=\"public.orders\"} 5",
+        ] {
+            assert!(text.lines().any(|l| l == line), "no {line} in {text}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_state_holds() {
+        let (metrics, _source, target, _table) = all();
+        for state in [TargetState::Applying, TargetState::Halted] {
+            target.set_state(state);
+            let text = metrics.render();
+            let holding: Vec<&str> = text
+                .lines()
+                .filter(|line| line.starts_with("walferry_target_state{") && line.ends_with(" 1"))
+                .collect();
+            assert_eq!(holding, [format!("walferry_target_state{{target=\"staging\",state=\"{state}\"}} 1")]);
+        }
+    }
+
+    #[test]
+    fn a_histogram_has_buckets() {
+        let (metrics, _source, target, _table) = all();
+        target.commit_seconds.record(0.003);
+        metrics.upkeep();
+        let text = metrics.render();
+        assert!(text.contains("walferry_target_commit_seconds_bucket{target=\"staging\",le=\"0.005\"} 1"), "{text}");
+    }
+
+    #[test]
+    fn two_daemons_in_one_process_do_not_share_numbers() {
+        let (one, two) = (all(), all());
+        one.2.commits.increment(1);
+        assert!(two.0.render().contains("walferry_target_commits_total{target=\"staging\"} 0"));
+    }
+}

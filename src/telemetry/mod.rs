@@ -1,0 +1,14 @@
+//! What the outside can see of a running daemon: metrics, health and status over HTTP, and the log.
+//!
+//! ```text
+//! stages ──▶ metrics (handles, cached) ──┐
+//! stages ──▶ health (one snapshot) ──────┴─▶ http: /metrics /livez /readyz /status
+//! stages ──▶ tracing ──▶ logging ──▶ standard error
+//! ```
+//! Nothing here may carry row values or secrets: labels are names of targets and tables, errors are the stages' own.
+
+pub mod health;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod state;

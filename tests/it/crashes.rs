@@ -1,0 +1,253 @@
+//! kill -9 at random and at counted moments: nothing is lost, nothing is applied twice, and the source is never told to
+//! forget what a target does not have.
+//!
+//! Counted: a proxy that reads along stops at the n-th commit, status update, COPY …; whoever is to die is killed then.
+
+use std::time::Duration;
+
+use crate::support::prelude::*;
+use crate::support::stage::{connect, execute};
+use crate::support::workload::{self, Random, Writer};
+
+/// Between two transactions of a writer: the machine is the servers' and the daemon's too.
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[tokio::test]
+async fn daemon_dies_at_random_moments_under_load() {
+    let kills = std::env::var("WALFERRY_TEST_KILLS").ok().map_or(30, |kills| kills.parse().expect("a number"));
+    let stage = Stage::new(2).await;
+    Writer::new(1, 9).run(&stage.on_source, 200).await;
+    let load = Load::start(&stage, 0..2, PAUSE).await;
+    let mut daemon = stage.daemon().start();
+    let mut random = Random::new(kills);
+    for kill in 0..kills {
+        // Half of them early, while it starts and copies; the moment is what is random here.
+        let longest = if kill % 2 == 0 { 300 } else { 1_500 };
+        tokio::time::sleep(Duration::from_millis(random.below(longest))).await;
+        daemon.kill9();
+        stage.assert_nothing_forgotten("walferry").await;
+        daemon.start();
+    }
+    let streamed = daemon.log_count("applying") as u64;
+    eprintln!("killed {kills} times; applying had begun {streamed} times, {} transactions", load.committed());
+    assert!(streamed > kills / 3, "it was always killed before it did anything");
+    daemon.wait_ready(seconds(60)).await;
+    load.stop().await;
+    stage.assert_in_step(&daemon).await;
+}
+
+/// Kills the daemon each time the tap stops, starts it again, and looks at the positions.
+async fn die_again_and_again(stage: &Stage, daemon: &mut Daemon, tap: &Tap, seen: Seen, moment: Moment) {
+    for nth in 1..=3 {
+        eprintln!("--- dying {moment:?} {seen:?}, number {nth}");
+        tap.arm(seen, nth, moment);
+        tap.fired(60).await;
+        daemon.kill9();
+        stage.assert_nothing_forgotten("walferry").await;
+        daemon.start();
+    }
+}
+
+#[tokio::test]
+async fn daemon_dies_during_target_commit() {
+    let stage = Stage::new(2).await;
+    let taps = [Tap::to(&stage.places[0].cluster).await, Tap::to(&stage.places[1].cluster).await];
+    let urls: Vec<String> = taps.iter().zip(&stage.places).map(|(tap, place)| tap.through(&place.db.url)).collect();
+    let load = Load::start(&stage, 0..2, PAUSE).await;
+    let mut daemon = stage.daemon_via(&stage.from.url, &urls).start();
+    daemon.wait_ready(seconds(60)).await;
+    for tap in &taps {
+        die_again_and_again(&stage, &mut daemon, tap, Seen::Statement("COMMIT"), Moment::Before).await;
+        die_again_and_again(&stage, &mut daemon, tap, Seen::Answer("COMMIT"), Moment::Before).await;
+        die_again_and_again(&stage, &mut daemon, tap, Seen::Answer("COMMIT"), Moment::After).await;
+    }
+    load.stop().await;
+    stage.assert_in_step(&daemon).await;
+}
+
+#[tokio::test]
+async fn daemon_dies_during_status_update() {
+    let stage = Stage::new(2).await;
+    let tap = Tap::to(&stage.source).await;
+    let urls: Vec<String> = stage.places.iter().map(|place| place.db.url.clone()).collect();
+    let load = Load::start(&stage, 0..2, PAUSE).await;
+    let mut daemon = stage.daemon_via(&tap.through(&stage.from.url), &urls).start();
+    daemon.wait_ready(seconds(60)).await;
+    die_again_and_again(&stage, &mut daemon, &tap, Seen::Status, Moment::Before).await;
+    die_again_and_again(&stage, &mut daemon, &tap, Seen::Status, Moment::After).await;
+    load.stop().await;
+    stage.assert_in_step(&daemon).await;
+}
+
+#[tokio::test]
+async fn target_dies_during_commit() {
+    let mut stage = Stage::new(2).await;
+    let taps = [Tap::to(&stage.places[0].cluster).await, Tap::to(&stage.places[1].cluster).await];
+    let urls: Vec<String> = taps.iter().zip(&stage.places).map(|(tap, place)| tap.through(&place.db.url)).collect();
+    let load = Load::start(&stage, 0..2, PAUSE).await;
+    let mut daemon = stage.daemon_via(&stage.from.url, &urls).start();
+    daemon.wait_ready(seconds(60)).await;
+    let pid = daemon.pid();
+    let moments = [
+        (Seen::Statement("COMMIT"), Moment::Before),
+        (Seen::Statement("COMMIT"), Moment::After),
+        (Seen::Answer("COMMIT"), Moment::Before),
+    ];
+    for (place, tap) in taps.iter().enumerate() {
+        for (seen, moment) in moments {
+            eprintln!("--- target {place} dies {moment:?} {seen:?}");
+            tap.arm(seen, 2, moment);
+            tap.fired(60).await;
+            let place = &mut stage.places[place];
+            place.cluster.kill9().await;
+            place.cluster.start_again().await;
+            place.reconnect().await;
+            stage.assert_nothing_forgotten("walferry").await;
+        }
+    }
+    load.stop().await;
+    stage.assert_in_step(&daemon).await;
+    assert!(daemon.is_running() && daemon.pid() == pid, "the daemon goes through it without a restart");
+}
+
+#[tokio::test]
+async fn source_dies_during_status_update() {
+    let mut stage = Stage::new(1).await;
+    let tap = Tap::to(&stage.source).await;
+    let urls = [stage.places[0].db.url.clone()];
+    let load = Load::start(&stage, 0..2, PAUSE).await;
+    let mut daemon = stage.daemon_via(&tap.through(&stage.from.url), &urls).start();
+    daemon.wait_ready(seconds(60)).await;
+    for moment in [Moment::Before, Moment::After] {
+        for nth in 1..=2 {
+            eprintln!("--- the source dies {moment:?} status update {nth}");
+            tap.arm(Seen::Status, nth, moment);
+            tap.fired(60).await;
+            stage.source.kill9().await;
+            stage.source.start_again().await;
+            stage.on_source = stage.source.connect(&stage.from.name).await;
+            stage.assert_nothing_forgotten("walferry").await;
+        }
+    }
+    load.stop().await;
+    stage.assert_in_step(&daemon).await;
+    assert!(daemon.is_running());
+}
+
+/// Two servers for many first copies, each with databases and a slot of its own.
+struct Copies {
+    stage: Stage,
+    source: Tap,
+    target: Tap,
+    made: u32,
+}
+
+/// One first copy.
+struct Copy {
+    source: Db,
+    target: Db,
+    slot: String,
+    daemon: Daemon,
+}
+
+impl Copies {
+    async fn new() -> Self {
+        let stage = Stage::new(1).await;
+        let (source, target) = (Tap::to(&stage.source).await, Tap::to(&stage.places[0].cluster).await);
+        Self { stage, source, target, made: 0 }
+    }
+
+    /// Three tables with rows, one of them copied in several ranges, and a daemon that is not started yet.
+    async fn next(&mut self) -> Copy {
+        self.made += 1;
+        let (source, target) =
+            (self.stage.source.create_database().await, self.stage.places[0].cluster.create_database().await);
+        let (here, there) = (connect(&source.url).await, connect(&target.url).await);
+        for client in [&here, &there] {
+            workload::create(client).await;
+        }
+        workload::fill(&here).await;
+        workload::count_applications(&there).await;
+        let rows = "INSERT INTO w_full SELECT n, 'x', n / 7.0, repeat('y', 500) FROM generate_series(1, 2000) n;
+                    CREATE PUBLICATION walferry FOR TABLE w_full, applied, counter";
+        execute(&here, rows).await;
+        Writer::new(2, 1).run(&here, 50).await;
+        let slot = format!("copy_{}", self.made);
+        let daemon = self
+            .stage
+            .daemon_via(&self.source.through(&source.url), &[self.target.through(&target.url)])
+            .slot(&slot)
+            .extra("[copy]\nworkers = 1\nrange_bytes = \"512KiB\"")
+            .prepare();
+        Copy { source, target, slot, daemon }
+    }
+
+    /// Starts, dies where the tap stops, writes on, starts again; in the end everything is there once.
+    async fn dies_at(&mut self, at_target: bool, seen: Seen, nth: u64, moment: Moment) {
+        eprintln!(
+            "--- dying {moment:?} {seen:?}, number {nth}, of the {}",
+            if at_target { "target" } else { "source" }
+        );
+        let mut copy = self.next().await;
+        let tap = if at_target { &self.target } else { &self.source };
+        tap.arm(seen, nth, moment);
+        copy.daemon.start();
+        tap.fired(60).await;
+        copy.daemon.kill9();
+        copy.finish().await;
+    }
+}
+
+impl Copy {
+    async fn finish(mut self) {
+        let (here, there) = (connect(&self.source.url).await, connect(&self.target.url).await);
+        Writer::new(2, 2).run(&here, 50).await;
+        if !self.daemon.is_running() {
+            self.daemon.start();
+        }
+        Writer::new(2, 3).run(&here, 50).await;
+        wait_equal(&here, &[&there], &["w_full", "applied", "counter"], seconds(60)).await;
+        workload::assert_applied_once(&here, &there).await;
+        assert_eq!(self.daemon.log_count("conflict:"), 0);
+        assert!(self.daemon.terminate(seconds(30)).await.success());
+        let drop = "SELECT pg_drop_replication_slot($1)";
+        here.query_one(drop, &[&self.slot]).await.expect("the slot must be free");
+    }
+}
+
+#[tokio::test]
+async fn daemon_dies_during_initial_copy() {
+    let mut copies = Copies::new().await;
+    // Undisturbed, to count.
+    let mut copy = copies.next().await;
+    copies.target.count(Seen::Statement("COMMIT"));
+    copies.source.count(Seen::Statement("COPY"));
+    copy.daemon.start();
+    copy.daemon.wait_log("applying", seconds(60)).await;
+    let (commits, ranges) = (copies.target.counted(), copies.source.counted());
+    eprintln!("{commits} commits and {ranges} ranges in an undisturbed copy");
+    assert!(commits >= 5 && ranges >= 4, "{commits} commits, {ranges} ranges: too few to die between them");
+    copy.finish().await;
+
+    copies.dies_at(true, Seen::CopyData, 1, Moment::After).await;
+    copies.dies_at(true, Seen::CopyData, 2, Moment::Before).await;
+    copies.dies_at(false, Seen::Statement("COPY"), 1, Moment::Before).await;
+    copies.dies_at(false, Seen::Statement("COPY"), ranges, Moment::After).await;
+    for nth in 1..=commits {
+        copies.dies_at(true, Seen::Statement("COMMIT"), nth, Moment::Before).await;
+        copies.dies_at(true, Seen::Answer("COMMIT"), nth, Moment::Before).await;
+    }
+}
+
+#[tokio::test]
+async fn daemon_dies_during_slot_creation() {
+    let mut copies = Copies::new().await;
+    let positioning = Seen::Statement("UPDATE walferry.progress");
+    copies.dies_at(true, Seen::Statement("INSERT INTO walferry.progress"), 1, Moment::Before).await;
+    copies.dies_at(false, Seen::Statement("CREATE_REPLICATION_SLOT"), 1, Moment::Before).await;
+    copies.dies_at(false, Seen::Statement("CREATE_REPLICATION_SLOT"), 1, Moment::After).await;
+    copies.dies_at(false, Seen::Answer("CREATE_REPLICATION_SLOT"), 1, Moment::Before).await;
+    copies.dies_at(false, Seen::Answer("CREATE_REPLICATION_SLOT"), 1, Moment::After).await;
+    copies.dies_at(true, positioning, 1, Moment::Before).await;
+    copies.dies_at(true, Seen::Answer("UPDATE 1"), 1, Moment::Before).await;
+}

@@ -1,0 +1,70 @@
+//! walferry on real servers. Every file proves one thing; its line says which.
+
+mod support;
+
+/// The harness itself: servers start, die, come back and never outlive a test; differences are found.
+mod harness;
+
+/// The whole way from one source to three targets of different versions, under load.
+mod stream;
+
+/// Connections: every way to authenticate and to encrypt, and every way in which that can fail, by its message.
+mod connections;
+
+/// The wire connection: flights, COPY in both directions, hostile servers.
+mod wire;
+
+/// The initial copy by itself: ranges, partitions, filters, merges; stopped, cut, taken over and started again.
+mod copy;
+
+/// The source: publications by version, slots and their snapshots, status updates, the stream's life and end.
+mod source;
+
+/// Every operation under every replica identity, and every kind of column and constraint that changes how it is
+/// applied.
+mod operations;
+
+/// Every type of value, by copy and by stream, as a plain column, as a key and under REPLICA IDENTITY FULL.
+mod types;
+
+/// Every name a schema, table, column or publication can have; the widest table; a thousand tables.
+mod names;
+
+/// Partitioned tables: published by root and by leaf, laid out differently on both sides, attached and detached.
+mod partitions;
+
+/// Publications as they are: what they filter, list and leave out holds for copy and stream alike.
+mod publications;
+
+/// kill -9 of daemon, source and target at random and at counted moments: nothing is lost, nothing applied twice.
+mod crashes;
+
+/// The commands beside the daemon: status, check and slot, with and without a daemon.
+mod commands;
+
+/// Servers and networks that fail in every way: the daemon recovers by itself, and one target is no matter to another.
+mod outages;
+
+/// Conflicts: rows that are there already, or missing: mended or halted at, counted, never with a value in the log.
+mod conflicts;
+
+/// `walferry demo` as users start it: equal at the end, and nothing stays behind.
+mod demo;
+
+/// Schemas that drift apart while the stream runs: halted with the statement that helps, and on by itself after it.
+mod drift;
+
+/// Ordinary roles: no superuser anywhere, with and without the replica role; every missing right by its GRANT.
+mod roles;
+
+/// Positions that do not fit together: slots, targets and sources that are not what they were; refused, by number.
+mod gaps;
+
+/// The daemon's initial copy: killed, added to, held up; nothing is copied twice.
+mod copying;
+
+/// The daemon's life: signals, reloading, standing by and taking over, being replaced, an idle source.
+mod life;
+
+/// Memory stays bounded, whatever the size of a transaction, a row or a table.
+mod memory;

@@ -1,0 +1,57 @@
+//! The whole way: one source, several targets, writers that never pause, and equality at the end.
+
+use crate::support::prelude::*;
+use crate::support::{tpcb, workload};
+
+/// The tables of both workloads.
+fn tables() -> Vec<&'static str> {
+    workload::TABLES.iter().chain(&tpcb::TABLES).copied().collect()
+}
+
+#[tokio::test]
+async fn three_targets_of_different_versions_become_equal_to_a_source_under_load() {
+    let versions = majors();
+    let source = Cluster::start(default_major()).await;
+    let from = source.create_database().await;
+    let writer = source.connect(&from.name).await;
+    workload::create(&writer).await;
+    workload::fill(&writer).await;
+    tpcb::create(&writer).await;
+    tpcb::fill(&writer, 1).await;
+    writer.batch_execute("CREATE PUBLICATION walferry FOR ALL TABLES").await.unwrap();
+
+    let writers = tpcb::Writers::start(&source, &from.name, 2, 1).await;
+    let mut clusters = Vec::new();
+    let mut clients = Vec::new();
+    let mut daemon = Daemon::builder(&from.url);
+    for number in 0..3 {
+        let cluster = Cluster::start(versions[(number * 2) % versions.len()]).await;
+        let db = cluster.create_database().await;
+        let client = cluster.connect(&db.name).await;
+        workload::create(&client).await;
+        workload::count_applications(&client).await;
+        tpcb::create(&client).await;
+        daemon = daemon.target(&format!("t{number}"), &db.url);
+        clusters.push(cluster);
+        clients.push(client);
+    }
+    let mut random = workload::Writer::new(7, 1);
+    random.run(&writer, 100).await;
+    let mut daemon = daemon.start();
+    random.run(&writer, 300).await;
+    daemon.wait_ready(seconds(60)).await;
+    random.run(&writer, 300).await;
+    assert!(writers.stop().await > 0);
+
+    let targets: Vec<&tokio_postgres::Client> = clients.iter().collect();
+    wait_equal(&writer, &targets, &tables(), seconds(60)).await;
+    for number in 0..3 {
+        let target = format!("t{number}");
+        let labels = [("target", target.as_str())];
+        for lag in ["walferry_target_lag_bytes", "walferry_target_lag_seconds"] {
+            daemon.wait_metric(lag, &labels, |value| value == 0.0, seconds(20)).await;
+        }
+    }
+    let status = daemon.terminate(seconds(30)).await;
+    assert!(status.success(), "{status}\n{}", daemon.log());
+}

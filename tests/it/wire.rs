@@ -1,0 +1,180 @@
+//! The wire connection on a real server: COPY both ways with errors in the middle, large flights, cancelling, and that
+//! a session can be used after each of them.
+
+use bytes::Bytes;
+use postgres_protocol::message::frontend;
+use walferry::postgres::ConnectOptions;
+use walferry::postgres::conninfo::*;
+use walferry::postgres::wire::{Param, Progress, Purpose, WireConnection};
+use walferry::sql::Sql;
+
+use super::support::prelude::*;
+
+async fn connect(cluster: &Cluster) -> WireConnection {
+    let address = HostAddress::Unix(cluster.socket_dir().to_owned());
+    let options = ConnectOptions {
+        hosts: vec![Host { address, port: cluster.port, password: None }],
+        user: "postgres".into(),
+        dbname: "postgres".into(),
+        password: None,
+        tls: TlsOptions {
+            mode: SslMode::Disable,
+            root_cert: RootCert::Default,
+            client_cert: None,
+            client_key: None,
+            client_key_password: None,
+            direct: false,
+            sni: true,
+        },
+        target_session_attrs: TargetSessionAttrs::Any,
+        load_balance_hosts: false,
+        channel_binding: ChannelBinding::Prefer,
+        connect_timeout: None,
+        keepalives: true,
+        keepalives_idle: None,
+        keepalives_interval: None,
+        keepalives_count: None,
+        tcp_user_timeout: None,
+        application_name: None,
+        options: None,
+    };
+    WireConnection::connect(&options, "walferry/test", Purpose::Ordinary).await.unwrap()
+}
+
+async fn assert_usable(wire: &mut WireConnection) {
+    assert_eq!(wire.query(&Sql::new("SELECT 1, NULL")).await.unwrap(), [[Some("1".to_owned()), None]]);
+}
+
+#[tokio::test]
+async fn copy_pipes_rows_of_any_size() {
+    let cluster = Cluster::start(default_major()).await;
+    let (mut from, mut to) = (connect(&cluster).await, connect(&cluster).await);
+    from.query(&Sql::new(
+        "CREATE TABLE public.a (i int, t text); CREATE TABLE public.b (i int, t text); \
+         INSERT INTO public.a SELECT i, repeat('x', 100) FROM generate_series(1, 20000) i; \
+         INSERT INTO public.a SELECT 0, repeat('y', 40000000)",
+    ))
+    .await
+    .unwrap();
+    from.start_copy_out(&Sql::new("COPY public.a TO STDOUT (FORMAT binary)")).await.unwrap();
+    to.start_copy_in(&Sql::new("COPY public.b FROM STDIN (FORMAT binary)")).await.unwrap();
+    while let Some(data) = from.copy_out().await.unwrap() {
+        assert!(data.len() <= 512 * 1024, "a piece of {} bytes", data.len());
+        to.copy_in(data).await.unwrap();
+    }
+    assert_eq!(to.finish_copy_in().await.unwrap(), 20_001);
+    let same = Sql::new("SELECT count(*) FROM public.a JOIN public.b USING (i) WHERE a.t = b.t");
+    assert_eq!(from.query(&same).await.unwrap(), [[Some("20001".to_owned())]]);
+    assert_usable(&mut to).await;
+}
+
+#[tokio::test]
+async fn an_error_in_a_copy_arrives_early_and_the_session_goes_on() {
+    let cluster = Cluster::start(default_major()).await;
+    let mut wire = connect(&cluster).await;
+    wire.query(&Sql::new("CREATE TABLE public.t (i int)")).await.unwrap();
+    let copy = Sql::new("COPY public.t FROM STDIN");
+    wire.start_copy_in(&copy).await.unwrap();
+    let bad = Bytes::from("4711x\n".repeat(50_000));
+    let mut sent = 0;
+    let error = loop {
+        match wire.copy_in(bad.clone()).await {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+        assert!(sent < 1000, "the error never arrived");
+    };
+    assert_eq!(error.code(), Some("22P02"));
+    assert!(!format!("{error:?} {error}").contains("4711"));
+    assert_usable(&mut wire).await;
+
+    wire.start_copy_in(&copy).await.unwrap();
+    wire.copy_in(Bytes::from_static(b"1\n2\n")).await.unwrap();
+    wire.fail_copy_in("the test says so").await.unwrap();
+    assert_usable(&mut wire).await;
+
+    wire.start_copy_in(&copy).await.unwrap();
+    wire.copy_in(Bytes::from_static(b"x\n")).await.unwrap();
+    assert_eq!(wire.finish_copy_in().await.unwrap_err().code(), Some("22P02"));
+    assert_usable(&mut wire).await;
+
+    let error = wire.start_copy_out(&Sql::new("COPY public.missing TO STDOUT")).await.unwrap_err();
+    assert_eq!(error.code(), Some("42P01"));
+    let failing = Sql::new("COPY (SELECT 1 / (i - 50000) FROM generate_series(1, 100000) i) TO STDOUT");
+    wire.start_copy_out(&failing).await.unwrap();
+    let error = loop {
+        match wire.copy_out().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("the error was lost"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.code(), Some("22012"));
+    assert_usable(&mut wire).await;
+    assert_eq!(wire.query(&Sql::new("SELECT count(*) FROM public.t")).await.unwrap(), [[Some("0".to_owned())]]);
+    wire.query(&Sql::new("COPY public.t FROM STDIN")).await.unwrap_err();
+    assert_usable(&mut wire).await;
+}
+
+/// 64 MB of parameters one way, 64 MB of answers the other: whoever writes all before reading waits for ever.
+#[tokio::test]
+async fn a_large_flight_and_its_answers_pass_each_other() {
+    let cluster = Cluster::start(default_major()).await;
+    let mut wire = connect(&cluster).await;
+    frontend::parse("echo", "SELECT $1::text", [], wire.writer.buffer()).unwrap();
+    let value = Bytes::from(vec![b'v'; 64 * 1024]);
+    for _ in 0..1000 {
+        wire.writer.bind_execute("echo", &mut [Param::Text(value.clone())].into_iter()).unwrap();
+    }
+    frontend::sync(wire.writer.buffer());
+    let (mut rows, mut bytes) = (0, 0);
+    let exchanged = wire.exchange(|frame| {
+        match frame.tag {
+            b'D' => {
+                rows += 1;
+                bytes += frame.body.len();
+            }
+            b'Z' => return Ok(Progress::Done),
+            b'E' => panic!("{:?}", frame.body),
+            _ => {}
+        }
+        Ok(Progress::More)
+    });
+    tokio::time::timeout(std::time::Duration::from_secs(60), exchanged).await.expect("a deadlock").unwrap();
+    assert_eq!((rows, bytes), (1000, 1000 * (64 * 1024 + 6)));
+    assert_usable(&mut wire).await;
+}
+
+#[tokio::test]
+async fn a_running_statement_can_be_cancelled() {
+    let cluster = Cluster::start(default_major()).await;
+    let mut wire = connect(&cluster).await;
+    let canceller = wire.canceller();
+    let watcher = cluster.connect("postgres").await;
+    let cancelling = async {
+        wait_for("the statement to run", seconds(30), async || {
+            let running =
+                "SELECT 1 FROM pg_stat_activity WHERE application_name = 'walferry/test' AND wait_event = 'PgSleep'";
+            (!watcher.query(running, &[]).await.unwrap().is_empty()).then_some(())
+        })
+        .await;
+        canceller.cancel().await.unwrap();
+    };
+    let sleep = Sql::new("SELECT pg_catalog.pg_sleep(60)");
+    let (error, ()) = tokio::join!(wire.query(&sleep), cancelling);
+    assert_eq!(error.unwrap_err().code(), Some("57014"));
+    assert_usable(&mut wire).await;
+}
+
+#[tokio::test]
+async fn the_servers_last_words_are_heard() {
+    let cluster = Cluster::start(default_major()).await;
+    let mut wire = connect(&cluster).await;
+    cluster
+        .execute(
+            "postgres",
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'walferry/test'",
+        )
+        .await;
+    assert_eq!(wire.query(&Sql::new("SELECT 1")).await.unwrap_err().code(), Some("57P01"));
+}
