@@ -155,12 +155,14 @@ impl Stage {
 
 /// Waits for the row of this mark.
 pub async fn wait_row(client: &Client, mark: i64, patience: u64) {
-    let there = async || {
-        let row =
-            client.query_opt("SELECT 1 FROM applied WHERE id = -$1::bigint", &[&mark]).await.expect("cannot look");
-        row.map(drop)
-    };
+    let there = async || is_there(client, mark).await.then_some(());
     wait_for(&format!("row {mark}"), seconds(patience), there).await;
+}
+
+/// Whether the row of this mark has come.
+pub async fn is_there(client: &Client, mark: i64) -> bool {
+    let look = "SELECT 1 FROM applied WHERE id = -$1::bigint";
+    client.query_opt(look, &[&mark]).await.expect("cannot look").is_some()
 }
 
 /// A target's stored position; none without one.
