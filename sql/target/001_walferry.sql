@@ -14,7 +14,9 @@ CREATE TABLE walferry.progress (
     database          text NOT NULL,        -- source database
     slot              text NOT NULL,        -- source slot
     end_lsn           pg_lsn,               -- end of the last source commit applied; NULL: registered, nothing copied yet
-    commit_time       timestamptz,          -- of that commit, by the source's clock
+    publication       text,                 -- on the source, through which the stream is followed
+    commit_lsn        pg_lsn,               -- start of the commit record of the last source transaction applied, and
+    commit_time       timestamptz,          -- its time, by the source's clock: by both it is recognised in the WAL
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
 

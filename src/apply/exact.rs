@@ -20,7 +20,7 @@ use super::queue::{Batch, Held};
 use super::session::Session;
 use super::statement::{GUARD, Shape};
 use super::table::TargetTable;
-use crate::change::{Change, Part, PgTime};
+use crate::change::{Change, Commit, Part};
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::{PgError, ServerError};
@@ -131,7 +131,7 @@ impl Applier {
         finish(&mut flight, &self.stream, self.stored, batch)?;
         let landed = flight.fly().await?;
         let Some((step, error)) = landed.failed else {
-            self.committed(batch.end, batch.commit_time, &parts, &landed.missing);
+            self.committed(batch.end, batch.commit, &parts, &landed.missing);
             return Ok(());
         };
         self.rollback().await?;
@@ -139,7 +139,7 @@ impl Applier {
         for part in &parts {
             self.piece(part).await?;
         }
-        if self.stored < batch.end { self.advance(batch.end, batch.commit_time, &[], &[]).await } else { Ok(()) }
+        if self.stored < batch.end { self.advance(batch.end, batch.commit, &[], &[]).await } else { Ok(()) }
     }
 
     /// Applies a whole transaction, or the next piece of one.
@@ -180,7 +180,7 @@ impl Applier {
             missing = self.stepwise(part).await?;
         }
         match part.commit {
-            Some(commit) => self.advance(commit.end_lsn, Some(commit.time), parts, &missing).await,
+            Some(commit) => self.advance(commit.end_lsn, Some(commit), parts, &missing).await,
             None => {
                 self.observer.applied(parts);
                 self.report_mended();
@@ -194,7 +194,7 @@ impl Applier {
     async fn advance(
         &mut self,
         end: EndLsn,
-        time: Option<PgTime>,
+        commit: Option<Commit>,
         parts: &[Arc<Part>],
         missing: &[usize],
     ) -> Result<(), ApplyError> {
@@ -203,18 +203,13 @@ impl Applier {
             flight.control(&BEGIN, Step::Control)?;
         }
         let held = Held::default();
-        finish(
-            &mut flight,
-            &self.stream,
-            self.stored,
-            &Batch { transactions: Vec::new(), end, commit_time: time, held },
-        )?;
+        finish(&mut flight, &self.stream, self.stored, &Batch { transactions: Vec::new(), end, commit, held })?;
         let landed = flight.fly().await?;
         if let Some((step, error)) = landed.failed {
             self.give_up_on(step, error.clone())?;
             return Err(ApplyError::RefusedCommit { lsn: end.lsn(), source: error });
         }
-        self.committed(end, time, parts, missing);
+        self.committed(end, commit, parts, missing);
         Ok(())
     }
 
@@ -258,12 +253,13 @@ impl Applier {
         if error.verdict() == Verdict::Retry { Err(error.into()) } else { Ok(()) }
     }
 
-    fn committed(&mut self, end: EndLsn, time: Option<PgTime>, parts: &[Arc<Part>], missing: &[usize]) {
+    fn committed(&mut self, end: EndLsn, commit: Option<Commit>, parts: &[Arc<Part>], missing: &[usize]) {
         self.stored = end;
         self.open = false;
         self.observer.applied(parts);
         self.report_mended();
         self.report_missing(parts, missing);
+        let time = commit.map(|commit| commit.time);
         self.observer.durable(progress::answered(end), time, Some(self.begun.elapsed()));
     }
 
@@ -298,7 +294,7 @@ impl Applier {
 
 /// Adds the end of a target transaction: the progress row, and COMMIT.
 fn finish(flight: &mut Flight<'_>, stream: &Stream, from: EndLsn, batch: &Batch) -> Result<(), PgError> {
-    let params = progress::advance_params(stream, from, batch.end, batch.commit_time);
+    let params = progress::advance_params(stream, from, batch.end, batch.commit.as_ref());
     flight.with(&progress::ADVANCE, &progress::ADVANCE_TYPES, &mut params.into_iter(), Step::Progress)?;
     flight.control(&COMMIT, Step::Commit)
 }

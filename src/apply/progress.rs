@@ -4,10 +4,34 @@
 //! is an error that aborts the transaction. So two daemons can never both move it, and a crash at any moment leaves
 //! data and position together. `DurableLsn` is made here and nowhere else.
 
-use crate::change::PgTime;
-use crate::lsn::{DurableLsn, EndLsn, Lsn};
+use crate::change::{Commit, PgTime};
+use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 use crate::postgres::{Client, PgError};
 use crate::sql::Sql;
+
+/// The last source commit that a target has applied: by the start of its record and its time it is recognised in the
+/// source's WAL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastCommit {
+    /// Where its commit record starts.
+    pub commit_lsn: CommitLsn,
+    /// When it committed, by the source's clock.
+    pub time: PgTime,
+}
+
+impl From<&Commit> for LastCommit {
+    fn from(commit: &Commit) -> Self {
+        Self { commit_lsn: commit.commit_lsn, time: commit.time }
+    }
+}
+
+/// `16/B374D848 (2026-05-01T12:00:00.123456Z)`.
+impl std::fmt::Display for LastCommit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let time = humantime::format_rfc3339_micros(self.time.to_system_time());
+        write!(f, "{} ({time})", self.commit_lsn)
+    }
+}
 
 /// What identifies a stream and the source it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +59,12 @@ pub struct Stored {
     pub database: String,
     /// The source slot.
     pub slot: String,
+    /// The publication through which it was followed.
+    pub publication: Option<String>,
     /// The end of the last commit applied; `None`: registered, nothing copied yet.
     pub end_lsn: Option<EndLsn>,
+    /// The last commit applied, at or before `end_lsn`; `None` before there is one.
+    pub last: Option<LastCommit>,
 }
 
 impl Stored {
@@ -149,20 +177,24 @@ pub async fn read(client: &Client, stream: &str) -> Result<Option<Stored>, PgErr
     if !made.get::<_, bool>(0) {
         return Ok(None);
     }
+    // PgTime counts microseconds from 2000-01-01; extract() is exact (numeric, from PostgreSQL 14 on).
     let row = Sql::new(
-        "SELECT system_identifier, timeline, database, slot, end_lsn::text FROM walferry.progress WHERE stream = $1",
+        "SELECT system_identifier, timeline, database, slot, end_lsn::text, publication, commit_lsn::text, \
+                (extract(epoch FROM commit_time) * 1000000)::bigint - 946684800000000 \
+         FROM walferry.progress WHERE stream = $1",
     );
     let row = client.query_opt(&row, &[&stream]).await?;
+    let lsn = |text: Option<String>| Lsn::known(text?.parse::<Lsn>().ok()?.as_u64());
     Ok(row.map(|row| Stored {
         system_identifier: row.get(0),
         timeline: row.get::<_, i64>(1) as u32,
         database: row.get(2),
         slot: row.get(3),
-        end_lsn: row
-            .get::<_, Option<String>>(4)
-            .and_then(|text| text.parse::<Lsn>().ok())
-            .and_then(|lsn| Lsn::known(lsn.as_u64()))
-            .map(EndLsn::new),
+        end_lsn: lsn(row.get(4)).map(EndLsn::new),
+        publication: row.get(5),
+        last: lsn(row.get(6))
+            .zip(row.get::<_, Option<i64>>(7))
+            .map(|(lsn, time)| LastCommit { commit_lsn: CommitLsn::new(lsn), time: PgTime(time) }),
     }))
 }
 
@@ -201,6 +233,20 @@ pub async fn position(client: &Client, stream: &Stream, lsn: Lsn) -> Result<Dura
     }
 }
 
+/// Notes through which publication the stream is followed. The last commit applied came through another one until now,
+/// and may not come through this one: it is not to be looked for.
+///
+/// # Errors
+/// As [`Client::execute`].
+pub async fn follow_through(client: &Client, stream: &str, publication: &str) -> Result<(), PgError> {
+    let update = Sql::new(
+        "UPDATE walferry.progress
+         SET publication = $2, commit_lsn = CASE WHEN publication IS NULL THEN commit_lsn END
+         WHERE stream = $1 AND publication IS DISTINCT FROM $2",
+    );
+    client.execute(&update, &[&stream, &publication]).await.map(drop)
+}
+
 /// Forgets position and table states of a stream on a target, so that everything is copied again.
 ///
 /// # Errors
@@ -210,42 +256,45 @@ pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
     client
         .batch(&Sql::format(
             "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '' WHERE stream = {};
-             UPDATE walferry.progress SET end_lsn = NULL, commit_time = NULL, updated_at = now() WHERE stream = {};
+             UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL, updated_at = now() WHERE stream = {};
              COMMIT",
             &[&stream, &stream],
         ))
         .await
 }
 
-/// Moves the row: stream, expected and new position, commit time, timeline. Raises `division_by_zero` when the row is
+/// Moves the row: stream, expected and new position, commit time, timeline, commit position. Raises `division_by_zero` when the row is
 /// not where it is expected, and with it aborts the transaction.
 pub(super) const ADVANCE: Sql = Sql::new(
     "WITH moved AS (
          UPDATE walferry.progress
-         SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5, updated_at = now()
+         SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5,
+             commit_lsn = coalesce($6, commit_lsn), updated_at = now()
          WHERE stream = $1 AND end_lsn = $2 RETURNING 1)
      SELECT 1 / count(*) FROM moved",
 );
 
-/// The parameter types of [`ADVANCE`]: text, pg_lsn, pg_lsn, timestamptz, int8.
-pub(super) const ADVANCE_TYPES: [u32; 5] = [25, 3220, 3220, 1184, 20];
+/// The parameter types of [`ADVANCE`]: text, pg_lsn, pg_lsn, timestamptz, int8, pg_lsn.
+pub(super) const ADVANCE_TYPES: [u32; 6] = [25, 3220, 3220, 1184, 20, 3220];
 
 /// The parameters of [`ADVANCE`] in binary form.
 pub(super) fn advance_params(
     stream: &Stream,
     from: EndLsn,
     to: EndLsn,
-    time: Option<PgTime>,
-) -> [crate::postgres::wire::Param; 5] {
+    commit: Option<&Commit>,
+) -> [crate::postgres::wire::Param; 6] {
     use bytes::Bytes;
 
     use crate::postgres::wire::Param;
-    let lsn = |lsn: EndLsn| Param::Binary(Bytes::copy_from_slice(&lsn.lsn().as_u64().to_be_bytes()));
+    let lsn = |lsn: Lsn| Param::Binary(Bytes::copy_from_slice(&lsn.as_u64().to_be_bytes()));
+    let time = |commit: &Commit| Param::Binary(Bytes::copy_from_slice(&commit.time.0.to_be_bytes()));
     [
         Param::Text(Bytes::copy_from_slice(stream.name.as_bytes())),
-        lsn(from),
-        lsn(to),
-        time.map_or(Param::Null, |time| Param::Binary(Bytes::copy_from_slice(&time.0.to_be_bytes()))),
+        lsn(from.lsn()),
+        lsn(to.lsn()),
+        commit.map_or(Param::Null, time),
         Param::Binary(Bytes::copy_from_slice(&i64::from(stream.timeline).to_be_bytes())),
+        commit.map_or(Param::Null, |commit| lsn(commit.commit_lsn.lsn())),
     ]
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::Notify;
 
-use crate::change::{Part, PgTime};
+use crate::change::{Commit, Part};
 use crate::lsn::EndLsn;
 
 /// What the dispatcher sends to a worker.
@@ -53,8 +53,8 @@ pub struct Batch {
     pub transactions: Vec<Arc<Part>>,
     /// The position once they are applied.
     pub end: EndLsn,
-    /// When the last of them committed on the source.
-    pub commit_time: Option<PgTime>,
+    /// The last of them.
+    pub commit: Option<Commit>,
     /// Keeps the bytes counted.
     pub held: Held,
 }
@@ -226,7 +226,7 @@ impl Receiver {
 
     fn gather(&self, state: &mut State, batch_bytes: u64) -> Option<Batch> {
         let mut transactions = Vec::new();
-        let (mut end, mut commit_time, mut bytes) = (None, None, 0);
+        let (mut end, mut last, mut bytes) = (None, None, 0);
         while let Some(item) = state.items.front() {
             match item {
                 Item::Advance(lsn) => end = Some(*lsn),
@@ -237,7 +237,7 @@ impl Receiver {
                         break;
                     }
                     bytes += size;
-                    (end, commit_time) = (Some(commit.end_lsn), Some(commit.time));
+                    (end, last) = (Some(commit.end_lsn), Some(commit));
                     transactions.push(Arc::clone(part));
                 }
                 Item::Abort => break,
@@ -245,7 +245,7 @@ impl Receiver {
             state.items.pop_front();
         }
         let held = Held { shared: Some(Arc::clone(&self.0)), bytes };
-        end.map(|end| Batch { transactions, end, commit_time, held })
+        end.map(|end| Batch { transactions, end, commit: last, held })
     }
 }
 
@@ -264,7 +264,7 @@ impl Drop for Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::change::{Begin, Commit};
+    use crate::change::{Begin, PgTime};
     use crate::lsn::{CommitLsn, Lsn};
 
     /// A part of the transaction that ends at `end`.
@@ -297,7 +297,10 @@ mod tests {
             assert!(sender.offer(&whole(end, 40)));
         }
         let first = batch(&mut receiver, 100).await;
-        assert_eq!((first.transactions.len(), first.end, first.commit_time), (2, lsn(20), Some(PgTime(20))));
+        assert_eq!(
+            (first.transactions.len(), first.end, first.commit.map(|commit| commit.time)),
+            (2, lsn(20), Some(PgTime(20)))
+        );
         assert_eq!(batch(&mut receiver, 100).await.end, lsn(30));
     }
 

@@ -28,6 +28,14 @@ pub struct Board {
     targets: Vec<Target>,
     /// When the source was last heard of.
     heard: Mutex<Option<SystemTime>>,
+    sessions: Mutex<Sessions>,
+}
+
+/// Replication sessions of this board.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sessions {
+    begun: u64,
+    running: bool,
 }
 
 struct Target {
@@ -65,7 +73,32 @@ impl Board {
             health,
             metrics,
             heard: Mutex::default(),
+            sessions: Mutex::default(),
         }
+    }
+
+    /// A replication session begins: every target has to recognise its history in it.
+    pub fn session_begins(&self) {
+        lock(&self.ledger).session_begins();
+        let mut sessions = lock(&self.sessions);
+        *sessions = Sessions { begun: sessions.begun + 1, running: true };
+    }
+
+    /// It has ended.
+    pub fn session_ends(&self) {
+        lock(&self.sessions).running = false;
+    }
+
+    /// The number of the session at hand; `None` between two.
+    pub fn session(&self) -> Option<u64> {
+        let sessions = *lock(&self.sessions);
+        sessions.running.then_some(sessions.begun)
+    }
+
+    /// A target has recognised its history in this session.
+    pub fn recognised(&self, id: TargetId) {
+        lock(&self.ledger).recognised(id);
+        self.confirm();
     }
 
     /// What may be confirmed to the source, as it changes.
@@ -167,9 +200,12 @@ impl Board {
 
     /// Tells the source what it may forget, and operators where the target stands.
     fn report(&self, id: TargetId, position: DurableLsn) {
-        let confirmed = lock(&self.ledger).confirmed();
         self.health.target(self.name(id), |target| target.durable_lsn = Some(position.to_string()));
-        let Some(confirmed) = confirmed else { return };
+        self.confirm();
+    }
+
+    fn confirm(&self) {
+        let Some(confirmed) = lock(&self.ledger).confirmed() else { return };
         self.confirmed.send_if_modified(|sent| {
             // Two workers may come here in the other order than they went to the ledger.
             let forward = *sent < Some(confirmed);
@@ -226,10 +262,7 @@ impl Board {
 
     /// Brings lag, queue and positions up to date; called every second or so.
     pub fn tick(&self, now: SystemTime, queue_bytes: impl Fn(TargetId) -> u64) {
-        let (received, confirmed) = {
-            let ledger = lock(&self.ledger);
-            (ledger.received_lsn(), ledger.confirmed())
-        };
+        let (received, confirmed) = (lock(&self.ledger).received_lsn(), *self.confirmed.borrow());
         let streaming = self.health.update(|status| status.source.state == SourceState::Streaming);
         let silence = if streaming { None } else { Some(*lock(&self.heard)) };
         if let Some(received) = received {

@@ -4,26 +4,38 @@
 //! lane has been served before is skipped by that alone. A lane whose queue is full is waited for; unless its worker is
 //! failing, or hangs while others wait: then the lane is frozen, holds up nobody, and is served again from its stored
 //! progress once it is back.
+//!
+//! # The same history
+//! A source that was restored from a backup, and has written on past the position that a target has reached, looks
+//! right by system identifier, timeline, slot and position. So each session is read from the last commit on that a lane
+//! was given: it comes first, with the same record and time, or the WAL is another one, and the lane is refused before
+//! it is given anything. Only where the slot has been confirmed beyond that commit nothing has to be shown: that a slot
+//! was told so is part of the history. To keep it so, nothing is confirmed in a session before a lane has recognised
+//! its commit, nor for a target that has not ([`crate::feedback`]).
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::board::Board;
+use super::gap::Gap;
+use crate::apply::progress::LastCommit;
 use crate::apply::queue::{Item, Sender};
-use crate::change::{Delivery, Part, TargetId};
-use crate::lsn::{EndLsn, Lsn};
+use crate::change::{Begin, Commit, Delivery, Part, TargetId};
+use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::route::{RouteError, Routed, TargetRoute};
 
 /// A worker that takes nothing from a full queue for this long hangs. Freezing its lane costs it a second reading of
 /// the stream, and no work.
 const HANGS: Duration = Duration::from_secs(10);
 
-/// The same for a worker in the middle of a transaction in parts, which freezing makes it begin anew: long enough
-/// that a part is applied by then, or it would never get to the end.
-const HANGS_IN_PARTS: Duration = Duration::from_secs(300);
+/// The same where freezing costs more: for a worker in the middle of a transaction in parts, which then begins it anew
+/// (long enough that a part is applied by then, or it would never get to the end), and for an only target, whose
+/// freezing helps nobody but a source that wants to shut down.
+const HANGS_LONG: Duration = Duration::from_secs(300);
 
 /// What the targets' tasks ask of the path.
 pub enum Command {
@@ -41,8 +53,12 @@ pub struct Attach {
     pub sender: Sender,
     /// Its stored progress.
     pub stored: EndLsn,
+    /// The last commit it has applied.
+    pub last: Option<LastCommit>,
     /// What it gets.
     pub route: TargetRoute,
+    /// Told why, if it must not be fed.
+    pub refused: oneshot::Sender<Gap>,
 }
 
 struct Lane {
@@ -51,23 +67,92 @@ struct Lane {
     route: TargetRoute,
     /// Everything that ends here or before has been served.
     dispatched: EndLsn,
+    /// The last commit it was given.
+    last: Option<LastCommit>,
+    /// Whether that commit has still to be recognised in this session.
+    doubtful: bool,
     /// Whether the worker has been given the first parts of a transaction and not its last.
     open: bool,
+    refused: oneshot::Sender<Gap>,
+}
+
+impl Lane {
+    /// From where on the stream must be read for this lane.
+    fn needs(&self) -> Lsn {
+        self.last.map_or(self.dispatched.lsn(), |last| last.commit_lsn.lsn().min(self.dispatched.lsn()))
+    }
+
+    /// Looks for the lane's last commit in what the session brings.
+    fn recognise(&mut self, begin: &Begin) -> Result<(), Gap> {
+        let (Some(last), Some(commit_lsn), Some(time)) = (self.last, begin.commit_lsn, begin.commit_time) else {
+            return Ok(());
+        };
+        if !self.doubtful || commit_lsn < last.commit_lsn {
+            return Ok(());
+        }
+        let found = LastCommit { commit_lsn, time };
+        if found == last {
+            self.doubtful = false;
+            return Ok(());
+        }
+        Err(Gap::OtherHistory { last, found: Some(found) })
+    }
+
+    /// No commit before `end` is still to come.
+    fn passes(&self, end: EndLsn) -> Result<(), Gap> {
+        match self.last.filter(|last| self.doubtful && last.commit_lsn.lsn() < end.lsn()) {
+            None => Ok(()),
+            Some(last) => Err(Gap::OtherHistory { last, found: None }),
+        }
+    }
+}
+
+/// The session at hand.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    /// Every commit that ends here or before has been handed on, or lies before the start.
+    seen: Lsn,
+    /// Where the slot stood at the start; known once the server has been asked.
+    confirmed: Lsn,
+    /// The last commit that came.
+    last: Option<LastCommit>,
+    /// The transaction of which first parts were handed on, and the last was not.
+    begun: Option<CommitLsn>,
+    /// Whether a lane has recognised its last commit.
+    recognised: bool,
 }
 
 /// All lanes.
 pub struct Dispatcher {
     lanes: Vec<Lane>,
     board: Arc<Board>,
+    /// How many targets there are, with or without a lane.
+    targets: usize,
     progress_bytes: u64,
-    /// Every commit that ends here or before has been handed on in this session, or lies before its start.
-    seen: Option<Lsn>,
+    session: Option<Session>,
 }
 
 impl Dispatcher {
-    /// No lanes yet. A lane without changes has its progress stored after `progress_bytes` of WAL.
-    pub fn new(board: Arc<Board>, progress_bytes: u64) -> Self {
-        Self { lanes: Vec::new(), board, progress_bytes, seen: None }
+    /// No lanes yet, of so many targets. A lane without changes has its progress stored after `progress_bytes` of WAL.
+    pub fn new(board: Arc<Board>, targets: usize, progress_bytes: u64) -> Self {
+        Self { lanes: Vec::new(), board, targets, progress_bytes, session: None }
+    }
+
+    /// Whether nobody is fed.
+    pub fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
+    /// Whether commands may be carried out: not in the middle of a transaction, which lanes that have its first parts
+    /// would have to begin anew.
+    pub fn is_between_transactions(&self) -> bool {
+        self.is_empty() || self.session.is_none_or(|session| session.begun.is_none())
+    }
+
+    /// Whether the session is known to bring the history that the targets have: a lane has recognised its last commit,
+    /// or none has one to recognise.
+    pub fn has_recognised(&self) -> bool {
+        self.session.is_some_and(|session| session.recognised) || self.lanes.iter().all(|lane| !lane.doubtful)
     }
 
     /// Does as asked. Tells whether the stream must be read again from an earlier position.
@@ -84,27 +169,47 @@ impl Dispatcher {
     /// Adds a lane, in the place of an earlier one of the same target. Tells whether what it needs has been handed on
     /// already, so that the stream must be read again.
     fn attach(&mut self, attach: Attach) -> bool {
-        let Attach { id, sender, stored, route } = attach;
+        let Attach { id, sender, stored, last, route, refused } = attach;
         self.lanes.retain(|lane| lane.id != id);
         self.board.attached(id, stored);
-        self.lanes.push(Lane { id, sender, route, dispatched: stored, open: false });
-        self.seen.is_some_and(|seen| stored.lsn() < seen)
+        let mut lane = Lane { id, sender, route, dispatched: stored, last, doubtful: true, open: false, refused };
+        let again = self.session.as_mut().is_some_and(|session| {
+            let missed = stored.lsn() < session.seen || session.begun.is_some_and(|begun| begun.lsn() >= stored.lsn());
+            let known = settle(&mut lane, session, &self.board);
+            missed || (!known && lane.needs() < session.seen)
+        });
+        self.lanes.push(lane);
+        again
     }
 
     /// Where the stream must be read from for every lane to get what it needs; `None` without lanes.
-    pub fn start(&self) -> Option<EndLsn> {
+    pub fn start(&self) -> Option<Lsn> {
+        self.lanes.iter().map(Lane::needs).min()
+    }
+
+    /// The lowest position that a lane was served up to: the server must not begin above. `None` without lanes.
+    pub fn lowest(&self) -> Option<EndLsn> {
         self.lanes.iter().map(|lane| lane.dispatched).min()
     }
 
     /// The session has ended: transactions that were cut short will come again.
     pub fn end_session(&mut self) {
-        self.seen = None;
+        self.session = None;
+        self.board.session_ends();
         self.abort_open();
     }
 
-    /// A session begins at `start`: a lane that comes later and needs more makes it begin again.
-    pub fn begin_session(&mut self, start: EndLsn) {
-        self.seen = Some(start.lsn());
+    /// A session begins at `start`, with the slot at `confirmed`: a lane that comes later and needs more makes it begin
+    /// again.
+    pub fn begin_session(&mut self, start: Lsn, confirmed: Lsn) {
+        self.board.session_begins();
+        let seen = start.max(confirmed);
+        let mut session = Session { seen, confirmed, last: None, begun: None, recognised: false };
+        for lane in &mut self.lanes {
+            lane.doubtful = true;
+            settle(lane, &mut session, &self.board);
+        }
+        self.session = Some(session);
     }
 
     fn abort_open(&mut self) {
@@ -123,14 +228,18 @@ impl Dispatcher {
         match delivery {
             Delivery::Part(part) => self.part(&Arc::new(part), stop).await?,
             Delivery::Message(_) => {}
-            Delivery::Quiet(end) => self.passed(end),
+            Delivery::Quiet(end) => {
+                self.refuse(|lane| lane.passes(end));
+                self.passed(end);
+            }
         }
         Ok(())
     }
 
     async fn part(&mut self, part: &Arc<Part>, stop: &CancellationToken) -> Result<(), RouteError> {
+        self.recognise(&part.begin);
         let mut frozen = Vec::new();
-        let alone = self.lanes.len() == 1;
+        let alone = self.targets == 1;
         for (at, lane) in self.lanes.iter_mut().enumerate() {
             // Positions served up to lie between commit records: a commit record that starts below one also ends there.
             if part.begin.commit_lsn.is_some_and(|commit| commit.lsn() < lane.dispatched.lsn()) {
@@ -144,7 +253,7 @@ impl Dispatcher {
                 Offer::Taken => {
                     lane.open = routed.commit.is_none();
                     if let Some(commit) = routed.commit {
-                        lane.dispatched = commit.end_lsn;
+                        (lane.dispatched, lane.last) = (commit.end_lsn, Some(LastCommit::from(&commit)));
                         self.board.dispatched(lane.id, commit.end_lsn, commit.time);
                     }
                 }
@@ -159,10 +268,43 @@ impl Dispatcher {
         for at in frozen.into_iter().rev() {
             self.freeze(at);
         }
-        if let Some(commit) = part.commit {
-            self.passed(commit.end_lsn);
-        }
+        self.came(part);
         Ok(())
+    }
+
+    /// Every lane looks for its last commit; one that does not find it is refused.
+    fn recognise(&mut self, begin: &Begin) {
+        if self.lanes.iter().all(|lane| !lane.doubtful) {
+            return;
+        }
+        self.refuse(|lane| lane.recognise(begin));
+        let Some(session) = &mut self.session else { return };
+        for lane in self.lanes.iter().filter(|lane| !lane.doubtful) {
+            self.board.recognised(lane.id);
+            session.recognised = true;
+        }
+    }
+
+    /// A part has been handed on.
+    fn came(&mut self, part: &Part) {
+        let begun = part.begin.commit_lsn.filter(|_| part.commit.is_none());
+        if let Some(session) = &mut self.session {
+            session.begun = begun;
+            session.last = part.commit.as_ref().map(LastCommit::from).or(session.last);
+        }
+        if let Some(Commit { end_lsn, .. }) = part.commit {
+            self.passed(end_lsn);
+        }
+    }
+
+    /// Takes out the lanes that do not find what they must.
+    fn refuse(&mut self, mut judge: impl FnMut(&mut Lane) -> Result<(), Gap>) {
+        for at in (0..self.lanes.len()).rev() {
+            if let Err(gap) = judge(&mut self.lanes[at]) {
+                // Without a listener the target is on its way back already, and will be refused again.
+                let _ = self.freeze(at).send(gap);
+            }
+        }
     }
 
     /// Takes a target's lane out, if it has one: its worker applies what it has, and comes back by attaching again.
@@ -173,21 +315,22 @@ impl Dispatcher {
     }
 
     /// Takes a lane out: its worker applies what it has, and comes back by attaching again.
-    fn freeze(&mut self, at: usize) {
+    fn freeze(&mut self, at: usize) -> oneshot::Sender<Gap> {
         let lane = self.lanes.swap_remove(at);
         if lane.open {
             lane.sender.mark(Item::Abort);
         }
         self.board.detached(lane.id);
         lane.sender.freeze();
+        lane.refused
     }
 
     /// Everything up to `end` has been handed on: lanes that have had nothing for long get their progress stored.
     fn passed(&mut self, end: EndLsn) {
+        let Some(session) = &mut self.session else { return };
         // A walsender that has just started names positions below its start: it reads from the slot's restart_lsn.
-        let seen = self.seen.map_or(end.lsn(), |seen| seen.max(end.lsn()));
-        self.seen = Some(seen);
-        self.board.received(seen);
+        session.seen = session.seen.max(end.lsn());
+        self.board.received(session.seen);
         for lane in self.lanes.iter_mut().filter(|lane| !lane.open) {
             if end.lsn().bytes_since(lane.dispatched.lsn()) >= self.progress_bytes {
                 advance(&self.board, lane, end);
@@ -197,7 +340,7 @@ impl Dispatcher {
 
     /// Has every lane's progress stored up to here, where nothing before it is still to come.
     pub fn store(&mut self, end: EndLsn) {
-        for lane in self.lanes.iter_mut().filter(|lane| !lane.open && lane.dispatched < end) {
+        for lane in self.lanes.iter_mut().filter(|lane| !lane.open && !lane.doubtful && lane.dispatched < end) {
             advance(&self.board, lane, end);
         }
     }
@@ -205,10 +348,22 @@ impl Dispatcher {
     /// The end: what is queued is still applied, and every lane's progress moves up to what has been handed on.
     pub fn close(mut self) {
         self.abort_open();
-        if let Some(seen) = self.seen {
-            self.store(EndLsn::new(seen));
+        if let Some(session) = self.session {
+            self.store(EndLsn::new(session.seen));
         }
     }
+}
+
+/// Whether a lane's last commit needs not be recognised: there is none, the slot was confirmed beyond it, or it is what
+/// came last.
+fn settle(lane: &mut Lane, session: &mut Session, board: &Board) -> bool {
+    let settled = lane.last.is_none_or(|last| last.commit_lsn.lsn() < session.confirmed || session.last == Some(last));
+    if settled {
+        lane.doubtful = false;
+        session.recognised |= lane.last.is_some();
+        board.recognised(lane.id);
+    }
+    settled
 }
 
 fn advance(board: &Board, lane: &mut Lane, end: EndLsn) {
@@ -224,14 +379,14 @@ enum Offer {
 }
 
 async fn offer(lane: &Lane, part: &Arc<Part>, alone: bool, stop: &CancellationToken) -> Offer {
-    let patience = if lane.open { HANGS_IN_PARTS } else { HANGS };
+    let patience = if lane.open || alone { HANGS_LONG } else { HANGS };
     while !lane.sender.offer(part) {
         if lane.sender.is_failing() {
             return Offer::Failing;
         }
         tokio::select! {
             () = lane.sender.changed() => {}
-            () = tokio::time::sleep(patience), if !alone => return Offer::Failing,
+            () = tokio::time::sleep(patience), if !(alone && lane.open) => return Offer::Failing,
             () = stop.cancelled() => return Offer::Stopped,
         }
     }

@@ -10,6 +10,7 @@ use crate::postgres::conninfo::ConnInfoError;
 use crate::route::{PatternError, RouteError};
 use crate::source::SourceError;
 use crate::tablesync::CopyError;
+use crate::telemetry::http::HttpError;
 use crate::transaction::AssemblyError;
 
 use super::gap::Gap;
@@ -33,6 +34,8 @@ pub enum LaunchError {
         /// Why not.
         source: PatternError,
     },
+    #[error(transparent)]
+    Http(#[from] HttpError),
     #[error(transparent)]
     Postgres(#[from] PgError),
     #[error(transparent)]
@@ -63,6 +66,15 @@ pub enum LaunchError {
     /// A target that can be reached and does not answer.
     #[error("target \"{target}\" has not answered for {} s", .waited.as_secs())]
     NoAnswer { target: String, waited: std::time::Duration },
+    /// A source that can be reached and does not answer.
+    #[error("the source has not answered for {} s", .waited.as_secs())]
+    SourceSilent { waited: std::time::Duration },
+    /// Two ends of the stream are one database.
+    #[error("target \"{target}\" is the same database as {other}")]
+    SameDatabase { target: String, other: String },
+    /// A task of one target has ended by a mistake of the program.
+    #[error("the task of a target has failed: {what}")]
+    TaskFailed { what: String },
     /// Another server, or the same on another timeline, answers now.
     #[error("the source has changed: {what} was {before}, and is {now}")]
     SourceChanged { what: &'static str, before: String, now: String },
@@ -71,11 +83,25 @@ pub enum LaunchError {
     TakenOver { stream: String },
 }
 
+impl LaunchError {
+    /// Whether no session of the source's could be had, or what answered does not speak the protocol. While the daemon
+    /// runs, that may be a server on its way up, or a password on its way in: it is tried again, slowly.
+    pub fn is_of_connection(&self) -> bool {
+        let postgres = match self {
+            Self::Postgres(error) => error,
+            Self::Source(SourceError::Postgres { source, .. }) => source,
+            _ => return false,
+        };
+        matches!(postgres, PgError::Connect { .. } | PgError::Connection { .. } | PgError::Protocol { .. })
+    }
+}
+
 impl Judged for LaunchError {
     fn verdict(&self) -> Verdict {
         match self {
             Self::ConnectionString { source, .. } => source.verdict(),
             Self::Patterns { source, .. } => source.verdict(),
+            Self::Http(error) => error.verdict(),
             Self::Postgres(error) => error.verdict(),
             Self::Source(error) => error.verdict(),
             Self::Decode(error) => error.verdict(),
@@ -94,9 +120,15 @@ impl Judged for LaunchError {
                  (SELECT pg_drop_replication_slot('{slot}');) or run `walferry slot reset`, and the tables are copied \
                  anew."
             )),
-            Self::NobodyKnows { .. } | Self::NoAnswer { .. } | Self::SourceChanged { .. } | Self::TakenOver { .. } => {
-                Verdict::Retry
-            }
+            Self::SameDatabase { .. } => Verdict::halt(
+                "What is written there would come back, or be applied twice: let the url lead to another database.",
+            ),
+            Self::NobodyKnows { .. }
+            | Self::NoAnswer { .. }
+            | Self::SourceSilent { .. }
+            | Self::SourceChanged { .. }
+            | Self::TaskFailed { .. }
+            | Self::TakenOver { .. } => Verdict::Retry,
         }
     }
 }

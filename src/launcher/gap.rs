@@ -4,7 +4,7 @@
 //! is found here, before a row is applied. The server itself does not tell: asked to start below the slot's confirmed
 //! position, it silently starts at that position (`CreateDecodingContext`, logical.c).
 
-use crate::apply::progress::Stored;
+use crate::apply::progress::{LastCommit, Stored};
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
 use crate::relation::TableName;
@@ -62,6 +62,16 @@ pub enum Gap {
          an old primary, or was restored from a backup"
     )]
     OldTimeline { timeline: u32, stored_timeline: u32 },
+    /// The source's WAL is not the one that the target has followed.
+    #[error(
+        "the last transaction that the target has applied committed at {last}; {}: the source was restored from a \
+         backup, and has written other transactions since",
+        .found.map_or_else(
+            || "the source's WAL holds no transaction there".to_owned(),
+            |found| format!("what the source's WAL holds instead committed at {found}"),
+        )
+    )]
+    OtherHistory { last: LastCommit, found: Option<LastCommit> },
     /// The source's WAL ends before what the target has applied.
     #[error(
         "the source's WAL ends at {flushed}, but the target has applied up to {stored}: the source was restored from a \
@@ -84,7 +94,10 @@ impl Judged for Gap {
             Gap::OtherSystem { .. } | Gap::OtherDatabase { .. } => {
                 Verdict::halt(format!("Check source.url. If the source has been replaced on purpose, {again}."))
             }
-            Gap::PromotedBehind { .. } | Gap::OldTimeline { .. } | Gap::TargetAhead { .. } => Verdict::halt(format!(
+            Gap::PromotedBehind { .. }
+            | Gap::OldTimeline { .. }
+            | Gap::OtherHistory { .. }
+            | Gap::TargetAhead { .. } => Verdict::halt(format!(
                 "Check that source.url leads to the right server. If this source is the one to follow from now on, the \
                  target's surplus has to go: {again}."
             )),
@@ -171,7 +184,9 @@ mod tests {
             timeline,
             database: "app".to_owned(),
             slot: "walferry".to_owned(),
+            publication: None,
             end_lsn: None,
+            last: None,
         }
     }
 

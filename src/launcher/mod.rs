@@ -6,6 +6,7 @@
 //! | `startup.rs` | is the slot ours, and may it be followed? |
 //! | `gap.rs` | may this target be fed from it? (pure) |
 //! | `pipeline.rs` | THE PATH |
+//! | `place.rs` | is the target a database of its own? |
 //! | `dispatch.rs` | from the path to the targets' queues |
 //! | `follow.rs` | which copied tables are still followed |
 //! | `target.rs` | one target: attach, copy, apply, come back |
@@ -17,6 +18,11 @@
 //! Three things see to it, each on its own: an advisory lock on the source, so that a second daemon waits before it
 //! touches anything; the slot, which the server lets one connection use; and the progress row's compare-and-set, which
 //! makes a daemon that has not noticed that it was replaced fail without having written anything.
+//!
+//! # When the source fails
+//! What may pass is tried again with backoff. What needs somebody ends the daemon, with the way out; but once it has
+//! been the active one, a server that refuses its connection, or is none, is tried again as slowly as a halted target:
+//! failovers and passwords on their way in look like that.
 //!
 //! # Stopping
 //! `stop` is given: the path stops reading and closes the queues; copies and waits end at once; workers commit what is
@@ -31,6 +37,7 @@ mod follow;
 pub mod gap;
 mod gauges;
 mod pipeline;
+mod place;
 pub mod setup;
 mod signals;
 mod startup;
@@ -53,6 +60,7 @@ use self::dispatch::Dispatcher;
 use self::error::LaunchError;
 use self::gauges::Gauges;
 use self::pipeline::{Pipeline, PipelineOptions};
+use self::place::Places;
 use self::setup::Setup;
 use self::target::{Shared, TargetTask};
 use self::watch::Watch;
@@ -61,7 +69,7 @@ use crate::error::{Judged, Verdict};
 use crate::postgres::Client;
 use crate::source::heartbeat;
 use crate::source::lock::StreamLock;
-use crate::source::wal_receiver::StartOptions;
+use crate::source::wal_receiver::{StartOptions, WalReceiver};
 use crate::telemetry::health::Health;
 use crate::telemetry::http::Server;
 use crate::telemetry::logging::LogControl;
@@ -82,7 +90,8 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyh
     let names: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
     let health = Health::new(&config.source.slot, names.iter().map(String::as_str));
     let metrics = Metrics::new();
-    let server = Server::bind(config.http.listen, metrics.clone(), health.clone()).await?;
+    let bound = Server::bind(config.http.listen, metrics.clone(), health.clone()).await;
+    let server = bound.map_err(LaunchError::from)?;
     let closing = CancellationToken::new();
     let server = tokio::spawn({
         let closing = closing.clone();
@@ -110,30 +119,38 @@ async fn stream(
         .with_jitter()
         .without_max_times();
     let mut backoff = delays.build();
+    let mut was_active = false;
     loop {
         let begun = Instant::now();
         let board = Arc::new(Board::new(names, health.clone(), metrics.clone()));
-        let error = match active(&setup, &board, stop).await {
+        let error = match active(&setup, &board, stop, &mut was_active).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         board.source_failed(&error);
-        if let Verdict::Halt { .. } = error.verdict() {
-            return Err(error.into());
-        }
         // What went well for long is not held against it.
         if begun.elapsed() > setup.retry_max_interval() {
             backoff = delays.build();
         }
+        let wait = match error.verdict() {
+            Verdict::Retry => backoff.next().unwrap_or(setup.retry_max_interval()),
+            Verdict::Halt { .. } if was_active && error.is_of_connection() => setup.config.apply.halted_retry_interval,
+            Verdict::Halt { .. } => return Err(error.into()),
+        };
         tokio::select! {
-            () = tokio::time::sleep(backoff.next().unwrap_or(setup.retry_max_interval())) => {}
+            () = tokio::time::sleep(wait) => {}
             () = stop.cancelled() => return Ok(()),
         }
     }
 }
 
 /// From standby to the end of this daemon's being the active one.
-async fn active(setup: &Arc<Setup>, board: &Arc<Board>, stop: &CancellationToken) -> Result<(), LaunchError> {
+async fn active(
+    setup: &Arc<Setup>,
+    board: &Arc<Board>,
+    stop: &CancellationToken,
+    was_active: &mut bool,
+) -> Result<(), LaunchError> {
     board.source_state(SourceState::Connecting);
     let prepared = async {
         let client = Client::connect(&setup.source, &setup.application_name()).await?;
@@ -146,8 +163,9 @@ async fn active(setup: &Arc<Setup>, board: &Arc<Board>, stop: &CancellationToken
         () = stop.cancelled() => return Ok(()),
         prepared = prepared => prepared?,
     };
+    *was_active = true;
     let gauges = Gauges::new(setup.targets.len());
-    let (commands, received) = mpsc::channel(setup.targets.len().max(1) * 2);
+    let (commands, received) = mpsc::unbounded_channel();
     let publication = tokio::sync::watch::Sender::new(Arc::new(prepared.publication));
     // What stops this stretch of being active: the signal, or the failure of one of its tasks.
     let ending = stop.child_token();
@@ -158,6 +176,7 @@ async fn active(setup: &Arc<Setup>, board: &Arc<Board>, stop: &CancellationToken
         commands,
         publication: publication.clone(),
         gauges: gauges.clone(),
+        places: Places::default(),
         stop: ending.clone(),
     });
     let mut targets = JoinSet::new();
@@ -193,7 +212,7 @@ fn pipeline(
     setup: &Setup,
     board: &Arc<Board>,
     facts: startup::Facts,
-    commands: mpsc::Receiver<dispatch::Command>,
+    commands: mpsc::UnboundedReceiver<dispatch::Command>,
     stop: &CancellationToken,
 ) -> Pipeline {
     let config = &setup.config;
@@ -208,8 +227,9 @@ fn pipeline(
         max_frame: usize::try_from(config.source.max_frame).unwrap_or(usize::MAX),
         part_bytes: usize::try_from(config.apply.queue_bytes / PARTS_PER_QUEUE).unwrap_or(usize::MAX),
         retry_max_interval: setup.retry_max_interval(),
+        halted_retry_interval: config.apply.halted_retry_interval,
     };
-    let dispatcher = Dispatcher::new(Arc::clone(board), config.apply.progress_bytes);
+    let dispatcher = Dispatcher::new(Arc::clone(board), setup.targets.len(), config.apply.progress_bytes);
     Pipeline::new(options, Arc::clone(board), dispatcher, commands, stop.clone())
 }
 
@@ -228,19 +248,21 @@ async fn together(
     tokio::pin!(watching);
     let path = path.run();
     tokio::pin!(path);
-    let mut failure = None;
-    let receiver = tokio::select! {
-        ended = &mut path => ended.unwrap_or_else(|error| {
-            failure = Some(error);
-            None
-        }),
-        ended = &mut watching => {
-            failure = ended.err();
+    let early = tokio::select! {
+        ended = &mut path => Early::Path(ended),
+        ended = &mut watching => Early::Other(ended.err()),
+        error = first_failed(&mut targets) => Early::Other(Some(error)),
+    };
+    let (failure, receiver) = match early {
+        Early::Path(Ok(receiver)) => (None, receiver),
+        Early::Path(Err(error)) => (Some(error), None),
+        Early::Other(failure) => {
             ending.cancel();
-            path.await.unwrap_or_else(|error| {
+            let receiver = path.await.unwrap_or_else(|error| {
                 warn!("the stream ended as well: {}", crate::error::chain(&error));
                 None
-            })
+            });
+            (failure, receiver)
         }
     };
     ending.cancel();
@@ -260,6 +282,22 @@ async fn together(
         beats.abort();
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// What ended first.
+enum Early {
+    Path(Result<Option<WalReceiver>, LaunchError>),
+    Other(Option<LaunchError>),
+}
+
+/// Waits for a target's task that ends by a mistake of the program. Those that end in order, end when all do.
+async fn first_failed(targets: &mut JoinSet<()>) -> LaunchError {
+    while let Some(ended) = targets.join_next().await {
+        if let Err(error) = ended {
+            return LaunchError::TaskFailed { what: error.to_string() };
+        }
+    }
+    std::future::pending().await
 }
 
 /// Starts the heartbeat, if there is to be one.

@@ -6,14 +6,15 @@
 //!        └──────────────── Board: min over targets of what is stored ◀────┘
 //! ```
 //! One replication session lasts until the connection fails, or a target must be served from an earlier position than
-//! the stream has reached. The next session starts at the lowest position any target has been served up to; targets
-//! that are ahead of it skip what they have had. Workers, with what is queued for them, outlive sessions.
+//! the stream has reached, or there is nobody to serve. The next session starts with the earliest of the commits that
+//! the targets were given last; what they have had they skip. Workers, with what is queued for them, outlive sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -23,7 +24,7 @@ use super::error::LaunchError;
 use super::startup::Facts;
 use crate::change::Delivery;
 use crate::error::{Judged, Verdict};
-use crate::lsn::EndLsn;
+use crate::lsn::{EndLsn, Lsn};
 use crate::pgoutput::{Decoder, ProtocolVersion, Streaming};
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, ConnectOptions, WireConnection};
@@ -38,6 +39,9 @@ const STRETCH: usize = 1_000;
 
 /// Between two attempts to get a slot that another connection still has.
 const OCCUPIED: Duration = Duration::from_millis(300);
+
+/// How long a server that can be reached may take to begin a session.
+const OPENING: Duration = Duration::from_secs(60);
 
 /// What the path is made with.
 pub struct PipelineOptions {
@@ -55,6 +59,8 @@ pub struct PipelineOptions {
     pub part_bytes: usize,
     /// The longest wait between attempts.
     pub retry_max_interval: Duration,
+    /// The wait between attempts while somebody has to act.
+    pub halted_retry_interval: Duration,
 }
 
 /// The path, with its lanes.
@@ -62,16 +68,16 @@ pub struct Pipeline {
     options: PipelineOptions,
     board: Arc<Board>,
     dispatcher: Dispatcher,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::UnboundedReceiver<Command>,
     stop: CancellationToken,
 }
 
 /// Why a session ended.
 enum Session {
-    /// The stream must be read again from an earlier position.
+    /// The stream must be read again from an earlier position, or nobody is fed any more.
     Again,
-    /// Told to stop; the receiver goes on sending status until the workers are done.
-    Stop(Box<WalReceiver>),
+    /// Told to stop; the receiver, if the session had begun, goes on sending status until the workers are done.
+    Stop(Option<Box<WalReceiver>>),
 }
 
 impl Pipeline {
@@ -80,7 +86,7 @@ impl Pipeline {
         options: PipelineOptions,
         board: Arc<Board>,
         dispatcher: Dispatcher,
-        commands: mpsc::Receiver<Command>,
+        commands: mpsc::UnboundedReceiver<Command>,
         stop: CancellationToken,
     ) -> Self {
         Self { options, board, dispatcher, commands, stop }
@@ -91,19 +97,20 @@ impl Pipeline {
     /// # Errors
     /// What does not pass: the slot is gone, another server answers, what it sends is not understood.
     pub async fn run(mut self) -> Result<Option<WalReceiver>, LaunchError> {
-        let mut patience = Patience::new(self.options.retry_max_interval);
+        let mut patience = Patience::new(&self.options);
         loop {
             let Some(start) = self.first_lane().await else { return Ok(None) };
             let error = match self.session(start, &mut patience).await {
                 Ok(Session::Stop(receiver)) => {
                     self.dispatcher.close();
-                    return Ok(Some(*receiver));
+                    return Ok(receiver.map(|receiver| *receiver));
                 }
                 Ok(Session::Again) => continue,
                 Err(error) => error,
             };
             // What does not pass by itself ends the path, and so does what makes every target have to be checked anew.
-            if matches!(error.verdict(), Verdict::Halt { .. }) || matches!(error, LaunchError::SourceChanged { .. }) {
+            let halts = matches!(error.verdict(), Verdict::Halt { .. }) && !error.is_of_connection();
+            if halts || matches!(error, LaunchError::SourceChanged { .. }) {
                 return Err(error);
             }
             self.dispatcher.end_session();
@@ -118,26 +125,31 @@ impl Pipeline {
     }
 
     /// One session, from its connection to its end.
-    async fn session(&mut self, start: EndLsn, patience: &mut Patience) -> Result<Session, LaunchError> {
-        let receiver = self.open(start).await?;
+    async fn session(&mut self, start: Lsn, patience: &mut Patience) -> Result<Session, LaunchError> {
+        let opened = tokio::select! {
+            biased;
+            () = self.stop.cancelled() => return Ok(Session::Stop(None)),
+            opened = timeout(OPENING, self.open(start)) => opened,
+        };
+        let (receiver, confirmed) = opened.map_err(|_| LaunchError::SourceSilent { waited: OPENING })??;
+        self.dispatcher.begin_session(start, confirmed);
         self.board.source_state(SourceState::Streaming);
         info!(start = %start, "streaming");
         if patience.sessions > 0 {
             self.board.reconnected();
         }
-        *patience = Patience { sessions: patience.sessions + 1, ..Patience::new(self.options.retry_max_interval) };
+        *patience = Patience { sessions: patience.sessions + 1, ..Patience::new(&self.options) };
         self.stream(receiver).await
     }
 
     /// Waits for the first lane; `None` when told to stop before.
-    async fn first_lane(&mut self) -> Option<EndLsn> {
+    async fn first_lane(&mut self) -> Option<Lsn> {
         self.dispatcher.end_session();
         loop {
             while let Ok(command) = self.commands.try_recv() {
                 self.dispatcher.command(command);
             }
             if let Some(start) = self.dispatcher.start() {
-                self.dispatcher.begin_session(start);
                 return Some(start);
             }
             tokio::select! {
@@ -148,57 +160,68 @@ impl Pipeline {
         }
     }
 
-    async fn open(&self, start: EndLsn) -> Result<WalReceiver, LaunchError> {
+    /// Starts streaming; tells where the slot stands.
+    async fn open(&self, start: Lsn) -> Result<(WalReceiver, Lsn), LaunchError> {
         let options = &self.options;
         let mut conn =
             WireConnection::connect(&options.connect, &options.application_name, Purpose::Replication).await?;
         conn.reader.set_frame_limit(options.max_frame);
         let identity = identity::identify(&mut conn).await?;
         options.facts.is_same(&identity)?;
+        let served = self.dispatcher.lowest().map_or(start, EndLsn::lsn);
         // A server restored from a backup leaves out what it commits below the position it is asked to start from.
-        if identity.flush_lsn < start.lsn() {
+        if identity.flush_lsn < served {
             return Err(LaunchError::SourceChanged {
                 what: "the end of its WAL",
-                before: format!("{start} or above"),
+                before: format!("{served} or above"),
                 now: identity.flush_lsn.to_string(),
             });
         }
-        let from = StartOptions { start: Some(start.lsn()), ..options.start.clone() };
+        let from = StartOptions { start: Some(start), hold_confirmation: true, ..options.start.clone() };
         let receiver = WalReceiver::start(conn, &from, self.board.confirmed()).await?;
-        self.check_slot(start).await?;
-        Ok(receiver)
+        let confirmed = self.check_slot(served).await?;
+        Ok((receiver, confirmed))
     }
 
-    /// Whether the server starts where it was asked to: below the slot's confirmed position it does not, and does not
-    /// say so. Asked while the slot is ours, so that nobody else moves it meanwhile; what was received is not handed on
-    /// before.
-    async fn check_slot(&self, start: EndLsn) -> Result<(), LaunchError> {
+    /// Where the slot stands, which may not be above what the targets were served up to: the server starts there, and
+    /// does not say so. Asked while the slot is ours, so that nobody else moves it, and before anything is confirmed;
+    /// what was received is not handed on before.
+    async fn check_slot(&self, served: Lsn) -> Result<Lsn, LaunchError> {
         let options = &self.options;
         let client = Client::connect(&options.connect, &options.application_name).await?;
         let slot = slot::inspect(&client, &options.start.slot).await?;
         match slot.and_then(|slot| slot.confirmed_flush) {
-            Some(confirmed) if confirmed > start.lsn() => Err(LaunchError::SourceChanged {
+            Some(confirmed) if confirmed > served => Err(LaunchError::SourceChanged {
                 what: "the slot's confirmed position",
-                before: format!("{start} or below"),
+                before: format!("{served} or below"),
                 now: confirmed.to_string(),
             }),
-            _ => Ok(()),
+            confirmed => Ok(confirmed.unwrap_or(Lsn::ZERO)),
         }
     }
 
-    /// One session. Lanes that attach meanwhile join it, unless they need what has passed.
+    /// One session. Lanes that attach meanwhile join it between two transactions, unless they need what has passed.
     async fn stream(&mut self, mut receiver: WalReceiver) -> Result<Session, LaunchError> {
         let mut path = Path {
             decoder: Decoder::new(ProtocolVersion::V1, Streaming::Off),
             assembler: Assembler::new(self.options.part_bytes),
             deliveries: Vec::new(),
         };
+        let mut held = true;
         loop {
+            if self.dispatcher.is_empty() {
+                receiver.stop().await?;
+                return Ok(Session::Again);
+            }
+            if held && self.dispatcher.has_recognised() {
+                held = false;
+                receiver.may_confirm();
+            }
             // In this order: stopping before working, a new lane before more for the others.
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ok(Session::Stop(Box::new(receiver))),
-                Some(command) = self.commands.recv() => {
+                () = self.stop.cancelled() => return Ok(Session::Stop(Some(Box::new(receiver)))),
+                Some(command) = self.commands.recv(), if self.dispatcher.is_between_transactions() => {
                     if self.dispatcher.command(command) {
                         receiver.stop().await?;
                         return Ok(Session::Again);
@@ -221,14 +244,17 @@ struct Patience {
     sessions: u64,
     backoff: ExponentialBackoff,
     max: Duration,
+    halted: Duration,
     /// Whether it has been said that somebody else has the slot.
     said: bool,
 }
 
 impl Patience {
-    fn new(max: Duration) -> Self {
+    fn new(options: &PipelineOptions) -> Self {
+        let max = options.retry_max_interval;
         let backoff = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_delay(max);
-        Self { sessions: 0, backoff: backoff.with_jitter().without_max_times().build(), max, said: false }
+        let backoff = backoff.with_jitter().without_max_times().build();
+        Self { sessions: 0, backoff, max, halted: options.halted_retry_interval, said: false }
     }
 
     /// Reports the error, and gives the time to wait. Whoever holds the slot lets go of it sooner or later; then every
@@ -239,7 +265,11 @@ impl Patience {
             board.source_failed(error);
         }
         self.said = occupied;
-        if occupied { OCCUPIED } else { self.backoff.next().unwrap_or(self.max) }
+        match error.verdict() {
+            Verdict::Halt { .. } => self.halted,
+            Verdict::Retry if occupied => OCCUPIED,
+            Verdict::Retry => self.backoff.next().unwrap_or(self.max),
+        }
     }
 }
 
@@ -257,6 +287,10 @@ impl Path {
         dispatcher: &mut Dispatcher,
         stop: &CancellationToken,
     ) -> Result<(), LaunchError> {
+        // What is not handed on any more is not to be passed over either.
+        if stop.is_cancelled() {
+            return Ok(());
+        }
         match received {
             Received::Data { start, payload, .. } => {
                 let message = self.decoder.decode(payload)?;
@@ -266,12 +300,19 @@ impl Path {
                 let quiet = self.assembler.keepalive(wal_end);
                 // A source that shuts down asks, and waits until everything it has sent is confirmed (`WalSndDone`,
                 // walsender.c): idle positions are stored now, not some day.
-                if let Some(Delivery::Quiet(end)) = quiet.as_ref().filter(|_| reply_requested) {
-                    dispatcher.store(*end);
-                }
+                let asked = quiet.clone().filter(|_| reply_requested);
                 self.deliveries.extend(quiet);
+                self.deliver(dispatcher, stop).await?;
+                if let Some(Delivery::Quiet(end)) = asked {
+                    dispatcher.store(end);
+                }
             }
         }
+        self.deliver(dispatcher, stop).await
+    }
+
+    /// Hands on what is complete.
+    async fn deliver(&mut self, dispatcher: &mut Dispatcher, stop: &CancellationToken) -> Result<(), LaunchError> {
         for delivery in self.deliveries.drain(..) {
             if stop.is_cancelled() {
                 break;

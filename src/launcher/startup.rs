@@ -13,15 +13,17 @@ use tracing::{info, warn};
 
 use super::board::Board;
 use super::error::LaunchError;
+use super::place;
 use super::setup::{Setup, TargetSetup};
 use crate::apply::progress::{self, Stored, Stream};
 use crate::error::{Judged, chain};
 use crate::lsn::EndLsn;
 use crate::postgres::wire::Purpose;
-use crate::postgres::{Client, WireConnection};
+use crate::postgres::{Client, PgError, WireConnection};
 use crate::source::identity::{self, Identity};
 use crate::source::publication::{self, Publication};
 use crate::source::slot::{self, Snapshot};
+use crate::sql::Sql;
 use crate::telemetry::state::SourceState;
 
 /// Between two looks at targets that cannot be reached, while none can be asked whether the slot is ours.
@@ -99,12 +101,18 @@ pub async fn prepare(setup: &Setup, client: &Client, board: &Board) -> Result<Pr
     if found.is_some() {
         return Ok(Prepared { facts, publication, snapshot: None });
     }
-    register(setup, &facts).await?;
+    register(setup, &facts, client).await?;
     board.source_state(SourceState::Copying);
     info!(slot = name, "creating the slot; this waits for every transaction that runs on the source now");
-    let snapshot = slot::create(conn, name, false, true, client).await?;
+    // "cannot enable failover for a replication slot created on the standby" (slotfuncs.c)
+    let primary = !in_recovery(client).await?;
+    let snapshot = slot::create(conn, name, false, primary, client).await?;
     info!(slot = name, lsn = %snapshot.lsn, "slot created");
     Ok(Prepared { facts, publication, snapshot: Some(Arc::new(snapshot)) })
+}
+
+async fn in_recovery(client: &Client) -> Result<bool, PgError> {
+    Ok(client.query_one(&Sql::new("SELECT pg_is_in_recovery()"), &[]).await?.get(0))
 }
 
 /// The publication, made if it may be.
@@ -181,10 +189,11 @@ fn lost(setup: &Setup, target: &TargetSetup, stored: EndLsn) -> LaunchError {
 }
 
 /// Makes the stream known to every target that can be reached; one at least.
-async fn register(setup: &Setup, facts: &Facts) -> Result<(), LaunchError> {
+async fn register(setup: &Setup, facts: &Facts, source: &Client) -> Result<(), LaunchError> {
     let stream = facts.stream(setup);
     let one = async |target: &TargetSetup| -> Result<(), LaunchError> {
         let client = Client::connect(&target.connect, &setup.application_name()).await?;
+        place::apart(target, &client, source).await?;
         progress::migrate(&client).await?;
         Ok(progress::register(&client, &stream).await?)
     };

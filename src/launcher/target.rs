@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -17,13 +17,14 @@ use super::board::{Board, TargetBoard};
 use super::dispatch::{Attach, Command};
 use super::error::LaunchError;
 use super::follow;
-use super::gap::{self, SourceFacts};
+use super::gap::{self, Gap, SourceFacts};
 use super::gauges::Gauges;
+use super::place::Places;
 use super::setup::{Setup, TargetSetup};
 use super::startup::Facts;
 use crate::apply::error::ApplyError;
 use crate::apply::exact::AppliedTo;
-use crate::apply::progress::{self, Stored};
+use crate::apply::progress::{self, LastCommit, Stored};
 use crate::apply::queue::queue;
 use crate::apply::session::{Session, SessionOptions};
 use crate::apply::worker::{self, Ended, WorkerOptions};
@@ -48,12 +49,14 @@ pub struct Shared {
     pub facts: Facts,
     /// Who is told.
     pub board: Arc<Board>,
-    /// The way to the path.
-    pub commands: mpsc::Sender<Command>,
+    /// The way to the path. It takes commands between transactions only, and whoever sends one must not wait for that.
+    pub commands: mpsc::UnboundedSender<Command>,
     /// What is published, as it changes.
     pub publication: watch::Sender<Arc<Publication>>,
     /// How full the queues are.
     pub gauges: Gauges,
+    /// Where the targets are.
+    pub places: Places,
     /// Given when it is time to stop.
     pub stop: CancellationToken,
 }
@@ -69,6 +72,7 @@ pub struct TargetTask {
     attached_to: Arc<Publication>,
     /// Tables that the stream has brought and that were not copied.
     uncopied: HashSet<TableName>,
+    refused: Option<Refused>,
     observer: Arc<TargetBoard>,
 }
 
@@ -76,7 +80,16 @@ pub struct TargetTask {
 struct Attached {
     session: Session,
     stored: EndLsn,
+    last: Option<LastCommit>,
     copied: HashMap<TableName, Lsn>,
+}
+
+/// The last session found the target to have followed another history. To ask again would make the stream be read
+/// again for all: it is not asked before there is another session, or the target stands elsewhere.
+struct Refused {
+    session: Option<u64>,
+    stored: EndLsn,
+    gap: Gap,
 }
 
 impl TargetTask {
@@ -85,7 +98,7 @@ impl TargetTask {
         let observer = Arc::new(TargetBoard { board: Arc::clone(&shared.board), id: shared.setup.targets[place].id });
         let publication = shared.publication.subscribe();
         let attached_to = Arc::clone(&publication.borrow());
-        Self { shared, place, snapshot, publication, attached_to, uncopied: HashSet::new(), observer }
+        Self { shared, place, snapshot, publication, attached_to, uncopied: HashSet::new(), refused: None, observer }
     }
 
     fn target(&self) -> &TargetSetup {
@@ -95,6 +108,7 @@ impl TargetTask {
     /// Runs until told to stop: then ends when what is queued is applied.
     pub async fn run(mut self) {
         let mut backoff = self.backoff();
+        let mut stood = None;
         let stop = self.shared.stop.clone();
         loop {
             self.shared.board.target_state(self.target().id, TargetState::Connecting);
@@ -105,10 +119,16 @@ impl TargetTask {
             };
             let failure = match attached {
                 Ok(attached) => {
-                    backoff = self.backoff();
+                    // Only who gets on is forgiven.
+                    if stood.replace(attached.stored) != Some(attached.stored) {
+                        backoff = self.backoff();
+                    }
                     match self.feed(attached).await {
                         Ended::Drained | Ended::Cancelled => return,
-                        Ended::CaughtUp => continue,
+                        Ended::CaughtUp => match &self.refused {
+                            Some(refused) => refused.gap.clone().into(),
+                            None => continue,
+                        },
                         Ended::Lost(error) => match self.copy_again(error).await {
                             Ok(()) => continue,
                             Err(error) => error,
@@ -169,7 +189,7 @@ impl TargetTask {
     async fn feed(&mut self, attached: Attached) -> Ended {
         let (setup, target) = (Arc::clone(&self.shared.setup), self.target());
         let id = target.id;
-        let Attached { session, stored, copied } = attached;
+        let Attached { session, stored, last, copied } = attached;
         let names: HashSet<TableName> = copied.keys().cloned().collect();
         let tables = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
@@ -187,7 +207,9 @@ impl TargetTask {
             retry_max_interval: setup.retry_max_interval(),
             halted_retry_interval: setup.config.apply.halted_retry_interval,
         };
-        if self.shared.commands.send(Command::Attach(Attach { id, sender, stored, route })).await.is_err() {
+        let (refused, mut refusal) = oneshot::channel();
+        let attach = Attach { id, sender, stored, last, route, refused };
+        if self.shared.commands.send(Command::Attach(attach)).is_err() {
             return Ended::Cancelled;
         }
         info!(target = target.name, from = %stored, "applying");
@@ -196,13 +218,17 @@ impl TargetTask {
         tokio::pin!(worker);
         loop {
             tokio::select! {
-                ended = &mut worker => return ended,
+                ended = &mut worker => {
+                    let session = self.shared.board.session();
+                    self.refused = refusal.try_recv().ok().map(|gap| Refused { session, stored, gap });
+                    return ended;
+                }
                 Ok(()) = self.publication.changed() => {
                     if !self.is_stale() {
                         continue;
                     }
                     // The lane is frozen, and the worker ends once it has applied what it was given.
-                    if self.shared.commands.send(Command::Detach(id)).await.is_err() {
+                    if self.shared.commands.send(Command::Detach(id)).is_err() {
                         return worker.await;
                     }
                 }
@@ -223,10 +249,17 @@ impl TargetTask {
     async fn attach(&mut self) -> Result<Attached, LaunchError> {
         let mut session = Session::open(&self.session_options()).await?;
         let stream = self.shared.facts.stream(&self.shared.setup);
+        let source = Client::connect(&self.shared.setup.source, &self.shared.setup.application_name()).await?;
+        self.shared.places.check(self.target(), &session.client, &source).await?;
         progress::migrate(&session.client).await?;
         progress::register(&session.client, &stream).await?;
+        let publication = &self.shared.setup.config.source.publication;
+        progress::follow_through(&session.client, &stream.name, publication).await?;
         let stored = self.read(&session.client).await?;
-        let source = Client::connect(&self.shared.setup.source, &self.shared.setup.application_name()).await?;
+        // Before the slot is looked at: from now on nothing above is confirmed.
+        if let Some(durable) = stored.durable() {
+            self.shared.board.stands_at(self.target().id, durable);
+        }
         self.check(&session.client, &source, &stored).await?;
         let publication = self.published(&source).await?;
         let stored = self.copy(&session, stored, &publication).await?;
@@ -236,7 +269,7 @@ impl TargetTask {
         if let Some(durable) = stored.durable() {
             self.shared.board.stands_at(self.target().id, durable);
         }
-        Ok(Attached { session, stored: end, copied })
+        Ok(Attached { session, stored: end, last: stored.last, copied })
     }
 
     /// The publication as it is now; everybody is told when it is another than was known.
@@ -301,7 +334,15 @@ impl TargetTask {
             confirmed: slot.confirmed_flush,
         };
         match stored.end_lsn {
-            Some(end) => gap::check(stored, end, &facts)?,
+            Some(end) => {
+                gap::check(stored, end, &facts)?;
+                let session = self.shared.board.session();
+                let same =
+                    |refused: &&Refused| refused.stored == end && session.is_some() && refused.session == session;
+                if let Some(refused) = self.refused.as_ref().filter(same) {
+                    return Err(refused.gap.clone().into());
+                }
+            }
             None => gap::check_new(&tablesync::state::load(target, &setup.stream).await?, &facts)?,
         }
         Ok(())

@@ -9,13 +9,13 @@
 //! | field | value |
 //! |---|---|
 //! | written | the last position received |
-//! | flushed, applied | the [`ConfirmedFlush`], never more, never less than before |
+//! | flushed, applied | the [`ConfirmedFlush`], never more, never less than before; 0/0 while it is held back |
 //!
 //! 0/0 says "unknown": `ProcessStandbyReplyMessage` advances a slot only for a flush position that is not
 //! `InvalidXLogRecPtr`.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, BytesMut};
@@ -41,6 +41,8 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     received: AtomicU64,
+    /// Whether nothing may be confirmed yet.
+    held: AtomicBool,
     reply: Notify,
     ask: Notify,
 }
@@ -57,6 +59,11 @@ impl Shared {
         if position > self.received() {
             self.received.store(position, Ordering::Relaxed);
         }
+    }
+
+    /// Nothing may be confirmed from now on, or it may.
+    pub(super) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// The server wants an update now.
@@ -119,7 +126,9 @@ impl StatusTask {
     }
 
     async fn send(&mut self, position: &mut Position, ask: bool) -> Result<Instant, SourceError> {
-        let confirmed = self.confirmed.borrow_and_update().map_or(0, |confirmed| confirmed.lsn().as_u64());
+        let held = self.shared.held.load(Ordering::Relaxed);
+        let confirmed = self.confirmed.borrow_and_update().filter(|_| !held);
+        let confirmed = confirmed.map_or(0, |confirmed| confirmed.lsn().as_u64());
         let now = Instant::now();
         let update = Update {
             written: self.shared.received(),

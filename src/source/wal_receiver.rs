@@ -50,6 +50,9 @@ pub struct StartOptions {
     pub messages: bool,
     /// Values in binary where their type has it.
     pub binary: bool,
+    /// Nothing is confirmed before [`WalReceiver::may_confirm`]. Servers before the minor versions of May 2025 let a
+    /// confirmation move a slot backward (`LogicalConfirmReceivedLocation`), and with it hide where it stood.
+    pub hold_confirmation: bool,
 }
 
 impl StartOptions {
@@ -63,6 +66,7 @@ impl StartOptions {
             silence_limit: Duration::from_secs(60),
             messages: true,
             binary: false,
+            hold_confirmation: false,
         }
     }
 }
@@ -120,6 +124,7 @@ impl WalReceiver {
         let silence_limit = sender_timeout.map_or(options.silence_limit, |limit| limit.max(SHORTEST_SILENCE));
         let peer = conn.peer().to_owned();
         let (shared, stop) = (Arc::new(Shared::default()), CancellationToken::new());
+        shared.hold(options.hold_confirmation);
         tracing::info!(
             slot = options.slot,
             peer,
@@ -188,6 +193,11 @@ impl WalReceiver {
             }
         }
         Ok(None)
+    }
+
+    /// What is confirmed may be reported, if it was held back.
+    pub fn may_confirm(&self) {
+        self.shared.hold(false);
     }
 
     /// The furthest position seen, of data or a keepalive.

@@ -201,6 +201,8 @@ mod tests {
                 timeline: 1,
                 database: "shop".to_owned(),
                 slot: "walferry".to_owned(),
+                publication: None,
+                last: None,
                 end_lsn: Some(EndLsn::new(Lsn::new(end))),
             })
         };

@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{Attach, Command, Dispatcher};
+use crate::apply::progress::LastCommit;
 use crate::apply::queue::{Receiver, Work, queue};
 use crate::change::{Begin, Change, Commit, Delivery, Part, PgTime, TargetId};
 use crate::launcher::board::Board;
+use crate::launcher::gap::Gap;
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::relation::{Column, Relation, RelationId, ReplicaIdentity, TableName};
 use crate::route::TargetRoute;
@@ -27,6 +30,8 @@ enum Event {
     Send(usize),
     /// The source sends the first part of a transaction, and the connection is lost.
     CutShort,
+    /// A target comes back while the source sends a transaction, of which the first part was handed on.
+    LoseInside(usize, bool),
     /// The connection to the source is lost.
     Reconnect,
     /// A worker takes this many pieces of work.
@@ -41,6 +46,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => (1..5_usize).prop_map(Event::Send),
         1 => Just(Event::CutShort),
+        1 => (0..LANES, any::<bool>()).prop_map(|(lane, small)| Event::LoseInside(lane, small)),
         1 => Just(Event::Reconnect),
         4 => (0..LANES, 1..4_usize).prop_map(|(lane, works)| Event::Work(lane, works)),
         2 => (0..LANES, any::<bool>()).prop_map(|(lane, small)| Event::Lose(lane, small)),
@@ -53,6 +59,8 @@ struct Target {
     receiver: Option<Receiver>,
     applied: Vec<u64>,
     stored: EndLsn,
+    last: Option<LastCommit>,
+    refused: Option<oneshot::Receiver<Gap>>,
     /// Parts of the open transaction.
     parts: u32,
 }
@@ -78,7 +86,8 @@ impl World {
         let names: Vec<String> = (0..LANES).map(|lane| format!("t{lane}")).collect();
         let health = Health::new("s", names.iter().map(String::as_str));
         let board = Arc::new(Board::new(&names, health, Metrics::new()));
-        let target = || Target { receiver: None, applied: Vec::new(), stored: end(1), parts: 0 };
+        let target =
+            || Target { receiver: None, applied: Vec::new(), stored: end(1), last: None, refused: None, parts: 0 };
         let column = Column { name: "id".to_owned(), type_oid: 23, type_modifier: -1, is_key: true };
         let relation = Relation {
             id: RelationId(1),
@@ -87,7 +96,7 @@ impl World {
             columns: vec![column],
         };
         let targets = (0..LANES).map(|_| target()).collect();
-        let dispatcher = Dispatcher::new(board, 25);
+        let dispatcher = Dispatcher::new(board, LANES, 25);
         let mut world =
             Self { dispatcher, targets, sent: 0, session: false, position: 0, relation: Arc::new(relation) };
         for lane in 0..LANES {
@@ -105,7 +114,10 @@ impl World {
         target.receiver = Some(receiver);
         let copied = HashMap::from([(self.relation.name.clone(), Lsn::new(1))]);
         let route = TargetRoute::new(TargetId(lane), Vec::new(), copied);
-        let attach = Attach { id: TargetId(lane), sender, stored: target.stored, route };
+        let (refused, refusal) = oneshot::channel();
+        target.refused = Some(refusal);
+        let (stored, last) = (target.stored, target.last);
+        let attach = Attach { id: TargetId(lane), sender, stored, last, route, refused };
         if self.dispatcher.command(Command::Attach(attach)) || !self.session {
             self.reconnect();
         }
@@ -117,8 +129,9 @@ impl World {
         let start = self.dispatcher.start();
         self.session = start.is_some();
         if let Some(start) = start {
-            self.dispatcher.begin_session(start);
-            self.position = start.lsn().as_u64() / 10 * 10;
+            self.dispatcher.begin_session(start, Lsn::ZERO);
+            // What commits at the start or above is sent.
+            self.position = (start.as_u64() + 4) / 10 * 10;
         }
     }
 
@@ -165,6 +178,18 @@ impl World {
         }
     }
 
+    fn lose_inside(&mut self, parts: Vec<Part>, lane: usize, small: bool) {
+        let (sent, position) = (self.sent.max(self.position + 10), self.position);
+        let mut parts = parts.into_iter().map(Delivery::Part);
+        self.deliver(parts.next().expect("a first part"));
+        self.targets[lane].receiver = None;
+        self.attach(lane, small);
+        if self.position == position && self.session {
+            parts.for_each(|part| self.deliver(part));
+            (self.sent, self.position) = (sent, position + 10);
+        }
+    }
+
     fn happen(&mut self, event: &Event) {
         match *event {
             Event::Send(transactions) => self.send(transactions),
@@ -175,6 +200,12 @@ impl World {
                 {
                     self.deliver(Delivery::Part(part));
                     self.reconnect();
+                }
+            }
+            Event::LoseInside(lane, small) => {
+                let parts = self.parts(self.position + 10);
+                if self.session && parts.len() > 1 {
+                    self.lose_inside(parts, lane, small);
                 }
             }
             Event::Reconnect => self.reconnect(),
@@ -203,6 +234,7 @@ impl World {
                 target.applied.extend(batch.transactions.iter().filter_map(|part| part.commit).map(commit_end));
                 assert!(batch.end >= target.stored, "progress goes back");
                 target.stored = batch.end;
+                target.last = batch.commit.as_ref().map(LastCommit::from).or(target.last);
                 true
             }
             Some(Work::Piece(part, _)) => {
@@ -211,7 +243,7 @@ impl World {
                 if let Some(commit) = part.commit {
                     target.parts = 0;
                     target.applied.push(commit_end(commit));
-                    target.stored = commit.end_lsn;
+                    (target.stored, target.last) = (commit.end_lsn, Some(LastCommit::from(&commit)));
                 }
                 true
             }
@@ -220,6 +252,8 @@ impl World {
                 true
             }
             Some(Work::Frozen) => {
+                let gap = target.refused.take().and_then(|mut refusal| refusal.try_recv().ok());
+                assert_eq!(gap, None, "it is the same history");
                 target.receiver = None;
                 self.attach(lane, false);
                 true
@@ -254,4 +288,72 @@ proptest! {
             prop_assert_eq!(&world.targets[lane].applied, &wanted, "lane {}", lane);
         }
     }
+}
+
+/// A target that has applied the transactions up to 20, and a session that begins with the last of them.
+fn resumed() -> World {
+    let mut world = World::new();
+    world.send(2);
+    for lane in 0..LANES {
+        while world.work(lane) {}
+        assert_eq!(world.targets[lane].stored, end(20));
+        world.attach(lane, false);
+    }
+    world.reconnect();
+    assert_eq!(world.position, 10, "the last commit is sent again");
+    world
+}
+
+/// The same positions in another history.
+fn later(mut part: Part) -> Delivery {
+    part.begin.commit_time = Some(PgTime(1));
+    Delivery::Part(part)
+}
+
+fn refusal(world: &mut World, lane: usize) -> Option<Gap> {
+    world.targets[lane].refused.as_mut().and_then(|refusal| refusal.try_recv().ok())
+}
+
+#[test]
+fn a_target_that_recognises_its_last_commit_is_fed_and_not_given_it_again() {
+    let mut world = resumed();
+    assert!(!world.dispatcher.has_recognised());
+    world.send(2);
+    assert!(world.dispatcher.has_recognised());
+    while world.work(0) {}
+    assert_eq!(world.targets[0].applied, [10, 20, 30]);
+    assert_eq!(refusal(&mut world, 0), None);
+}
+
+#[test]
+fn a_target_whose_last_commit_is_another_one_now_is_refused_and_given_nothing() {
+    for at in [20, 40] {
+        let mut world = resumed();
+        for part in world.parts(at) {
+            world.deliver(later(part));
+        }
+        let gap = refusal(&mut world, 0).expect("it must be refused");
+        assert!(matches!(gap, Gap::OtherHistory { found: Some(_), .. }), "{gap}");
+        assert!(gap.to_string().contains("committed at 0/F (2000-01-01T00:00:00.000000Z)"), "{gap}");
+        assert!(world.dispatcher.is_empty());
+        while matches!(world.targets[0].receiver.as_mut().unwrap().next(2).now_or_never(), Some(Work::Batch(_))) {}
+        assert_eq!(world.targets[0].stored, end(20));
+    }
+}
+
+#[test]
+fn a_source_that_has_nothing_where_the_last_commit_was_is_refused() {
+    let mut world = resumed();
+    world.deliver(Delivery::Quiet(end(15)));
+    assert_eq!(refusal(&mut world, 0), None, "it may still come");
+    world.deliver(Delivery::Quiet(end(16)));
+    assert!(matches!(refusal(&mut world, 0), Some(Gap::OtherHistory { found: None, .. })));
+}
+
+#[test]
+fn a_slot_that_was_confirmed_beyond_the_last_commit_is_proof_enough() {
+    let mut world = resumed();
+    world.dispatcher.end_session();
+    world.dispatcher.begin_session(Lsn::new(15), Lsn::new(20));
+    assert!(world.dispatcher.has_recognised());
 }
