@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
+use super::lag::{Stream, Unread, Waiting, lag};
 use crate::apply::error::{ApplyError, ConflictKind};
 use crate::apply::observer::Observer;
 use crate::change::{Change, Part, PgTime, TargetId};
@@ -28,6 +29,7 @@ pub struct Board {
     targets: Vec<Target>,
     /// When the source was last heard of.
     heard: Mutex<Option<SystemTime>>,
+    unread: Mutex<Unread>,
     sessions: Mutex<Sessions>,
 }
 
@@ -42,17 +44,6 @@ struct Target {
     name: String,
     metrics: TargetMetrics,
     waiting: Mutex<Waiting>,
-}
-
-/// How a target stands to the stream.
-#[derive(Clone, Copy, Debug, Default)]
-struct Waiting {
-    /// Whether it is fed.
-    attached: bool,
-    /// When the oldest transaction committed that it was sent and has not stored.
-    since: Option<PgTime>,
-    sent: Option<Lsn>,
-    stored: Option<Lsn>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,6 +64,7 @@ impl Board {
             health,
             metrics,
             heard: Mutex::default(),
+            unread: Mutex::default(),
             sessions: Mutex::default(),
         }
     }
@@ -153,6 +145,11 @@ impl Board {
         });
     }
 
+    /// The source's WAL ends here now.
+    pub fn wal_end(&self, end: Lsn) {
+        lock(&self.unread).seen(SystemTime::now(), end);
+    }
+
     /// Every commit up to here has been received and handed on.
     pub fn received(&self, lsn: Lsn) {
         lock(&self.ledger).received(lsn);
@@ -168,27 +165,23 @@ impl Board {
     /// A target is fed from its stored progress on.
     pub fn attached(&self, id: TargetId, stored: EndLsn) {
         lock(&self.ledger).rewind(id, stored);
-        let lsn = Some(stored.lsn());
-        *lock(&self.targets[id.0].waiting) = Waiting { attached: true, since: None, sent: lsn, stored: lsn };
+        *lock(&self.targets[id.0].waiting) = Waiting::attached(stored);
     }
 
     /// A target is no longer fed.
     pub fn detached(&self, id: TargetId) {
-        lock(&self.targets[id.0].waiting).attached = false;
+        lock(&self.targets[id.0].waiting).detached(SystemTime::now());
     }
 
     /// A target was sent the transaction that ends here.
     pub fn dispatched(&self, id: TargetId, end: EndLsn, time: PgTime) {
-        let mut waiting = lock(&self.targets[id.0].waiting);
-        waiting.sent = Some(end.lsn());
-        waiting.since.get_or_insert(time);
-        drop(waiting);
+        lock(&self.targets[id.0].waiting).sent(end, time);
         lock(&self.ledger).dispatched(id, end);
     }
 
     /// A target's progress was sent on, without a transaction.
     pub fn advanced(&self, id: TargetId, end: EndLsn) {
-        lock(&self.targets[id.0].waiting).sent = Some(end.lsn());
+        lock(&self.targets[id.0].waiting).advanced(end);
         lock(&self.ledger).dispatched(id, end);
     }
 
@@ -260,11 +253,27 @@ impl Board {
         });
     }
 
+    /// Of a target's tables, these are followed: of others nothing is shown any more.
+    pub fn keep_tables(&self, id: TargetId, followed: impl Fn(&TableName) -> bool) {
+        let target = self.name(id);
+        self.health.update(|status| {
+            status.tables.retain(|table| {
+                table.target != target || followed(&TableName::new(table.schema.clone(), table.name.clone()))
+            });
+        });
+    }
+
     /// Brings lag, queue and positions up to date; called every second or so.
     pub fn tick(&self, now: SystemTime, queue_bytes: impl Fn(TargetId) -> u64) {
         let (received, confirmed) = (lock(&self.ledger).received_lsn(), *self.confirmed.borrow());
         let streaming = self.health.update(|status| status.source.state == SourceState::Streaming);
         let silence = if streaming { None } else { Some(*lock(&self.heard)) };
+        let unread = {
+            let mut unread = lock(&self.unread);
+            unread.reached(received.unwrap_or(Lsn::ZERO));
+            *unread
+        };
+        let stream = Stream { received, unread, silence };
         if let Some(received) = received {
             self.source.received_lsn.set(received.as_u64() as f64);
         }
@@ -277,7 +286,7 @@ impl Board {
         });
         for (place, target) in self.targets.iter().enumerate() {
             let waiting = *lock(&target.waiting);
-            let (bytes, seconds) = lag(waiting, received, silence, now);
+            let (bytes, seconds) = lag(waiting, stream, now);
             let queue = queue_bytes(TargetId(place));
             target.metrics.lag_bytes.set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
             target.metrics.lag_seconds.set(seconds.unwrap_or(f64::NAN));
@@ -288,29 +297,6 @@ impl Board {
                 status.queue_bytes = queue;
             });
         }
-    }
-}
-
-/// A target's lag in bytes and in seconds. It has none when it has stored what it was sent; while the source is not
-/// heard of (`silence`), at least that time has to be counted.
-fn lag(
-    waiting: Waiting,
-    received: Option<Lsn>,
-    silence: Option<Option<SystemTime>>,
-    now: SystemTime,
-) -> (Option<u64>, Option<f64>) {
-    let (Some(sent), Some(stored)) = (waiting.sent, waiting.stored) else { return (None, None) };
-    let age = |since: SystemTime| now.duration_since(since).unwrap_or_default().as_secs_f64();
-    let behind = !waiting.attached || stored < sent;
-    let bytes = match behind {
-        true => received.map(|received| received.bytes_since(stored)),
-        false => Some(0),
-    };
-    let waited = waiting.since.filter(|_| behind).map_or(0.0, |since| age(since.to_system_time()));
-    match silence {
-        None => (bytes, Some(waited)),
-        Some(None) => (bytes, None),
-        Some(Some(heard)) => (bytes, Some(waited.max(age(heard)))),
     }
 }
 
@@ -325,15 +311,7 @@ pub struct TargetBoard {
 impl Observer for TargetBoard {
     fn durable(&self, position: DurableLsn, commit_time: Option<PgTime>, took: Option<Duration>) {
         let target = &self.board.targets[self.id.0];
-        let stored = position.end_lsn().lsn();
-        let mut waiting = lock(&target.waiting);
-        waiting.stored = Some(stored);
-        // What still waits committed after what is stored now.
-        waiting.since = match waiting.sent {
-            Some(sent) if stored < sent => waiting.since.max(commit_time),
-            _ => None,
-        };
-        drop(waiting);
+        lock(&target.waiting).stored(position.end_lsn().lsn(), commit_time);
         target.metrics.commits.increment(1);
         if let Some(took) = took {
             target.metrics.commit_seconds.record(took.as_secs_f64());

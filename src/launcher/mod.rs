@@ -11,6 +11,7 @@
 //! | `follow.rs` | which copied tables are still followed |
 //! | `target.rs` | one target: attach, copy, apply, come back |
 //! | `board.rs` | what all report: feedback, metrics, status |
+//! | `lag.rs` | how far a target is behind (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `signals.rs` | SIGTERM, SIGINT, SIGHUP |
 //!
@@ -36,6 +37,7 @@ pub mod error;
 mod follow;
 pub mod gap;
 mod gauges;
+mod lag;
 mod pipeline;
 mod place;
 pub mod setup;

@@ -209,7 +209,7 @@ impl TargetTask {
         };
         let (refused, mut refusal) = oneshot::channel();
         let attach = Attach { id, sender, stored, last, route, refused };
-        if self.shared.commands.send(Command::Attach(attach)).is_err() {
+        if self.shared.commands.send(Command::Attach(Box::new(attach))).is_err() {
             return Ended::Cancelled;
         }
         info!(target = target.name, from = %stored, "applying");
@@ -264,6 +264,7 @@ impl TargetTask {
         let publication = self.published(&source).await?;
         let stored = self.copy(&session, stored, &publication).await?;
         let copied = self.tables(&session.client).await?;
+        self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
         session.remember(copied.keys()).await?;
         let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
         if let Some(durable) = stored.durable() {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -18,6 +18,7 @@ use super::error::LaunchError;
 use super::gauges::Gauges;
 use super::setup::Setup;
 use crate::error::{Judged, Verdict, chain};
+use crate::lsn::Lsn;
 use crate::postgres::Client;
 use crate::relation::TableName;
 use crate::source::lock::StreamLock;
@@ -33,6 +34,9 @@ const LOOK: u32 = 10;
 
 /// Ticks between two looks at what the publication holds, when it is known to exist.
 const READ: u32 = 20;
+
+/// How long a source may take to answer a look.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What it watches over.
 pub struct Watch {
@@ -58,24 +62,43 @@ impl Watch {
     pub async fn run(mut self, stop: &CancellationToken) -> Result<(), LaunchError> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let mut count = 0_u32;
+        let (mut count, mut failing) = (0_u32, false);
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 _ = ticks.tick() => {}
             }
-            self.board.tick(SystemTime::now(), |id| self.gauges.bytes(id));
-            if count.is_multiple_of(LOOK)
-                && let Err(error) = self.look(count.is_multiple_of(READ)).await
-            {
-                match error.verdict() {
-                    Verdict::Halt { .. } => return Err(error),
-                    Verdict::Retry if self.client.is_closed() => self.reconnect(&error, stop).await?,
-                    Verdict::Retry => warn!("cannot look at the source: {}", chain(&error)),
+            self.tick();
+            if count.is_multiple_of(LOOK) {
+                let looked = self.ticking(timeout(PATIENCE, self.look(count.is_multiple_of(READ)))).await;
+                let error = looked.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE })).err();
+                let again = std::mem::replace(&mut failing, error.is_some());
+                match error.as_ref().map(|error| (error, error.verdict())) {
+                    None => {}
+                    Some((_, Verdict::Halt { .. })) => return error.map_or(Ok(()), Err),
+                    Some((error, Verdict::Retry)) if self.client.is_closed() => self.reconnect(error, stop).await?,
+                    Some((error, Verdict::Retry)) if !again => warn!("cannot look at the source: {}", chain(error)),
+                    Some(_) => {}
                 }
             }
             count = count.wrapping_add(1);
+        }
+    }
+
+    fn tick(&self) {
+        self.board.tick(SystemTime::now(), |id| self.gauges.bytes(id));
+    }
+
+    /// Does something that may take long, and keeps lag and queues up to date meanwhile.
+    async fn ticking<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep(TICK) => self.tick(),
+            }
         }
     }
 
@@ -83,6 +106,9 @@ impl Watch {
         let slot = slot::inspect(&self.client, &self.setup.stream).await?;
         let retained = slot.as_ref().and_then(|slot| slot.retained_bytes);
         self.board.slot(slot.as_ref().map_or(SlotState::Missing, |slot| state(slot.wal_status.as_deref())), retained);
+        if let Some((restart, retained)) = slot.and_then(|slot| slot.restart_lsn.zip(slot.retained_bytes)) {
+            self.board.wal_end(Lsn::new(restart.as_u64() + retained));
+        }
         if !read {
             return Ok(());
         }
@@ -109,28 +135,35 @@ impl Watch {
     async fn reconnect(&mut self, error: &LaunchError, stop: &CancellationToken) -> Result<(), LaunchError> {
         warn!("the connection that holds the stream's lock is lost: {}", chain(error));
         loop {
-            match self.try_reconnect().await {
-                Ok(true) => return Ok(()),
-                Ok(false) => return Err(LaunchError::TakenOver { stream: self.setup.stream.clone() }),
+            let relocked = tokio::select! {
+                relocked = self.ticking(relock(&self.setup)) => relocked,
+                () = stop.cancelled() => return Ok(()),
+            };
+            match relocked {
+                Ok(Some((client, lock))) => {
+                    (self.client, self.lock) = (client, lock);
+                    return Ok(());
+                }
+                Ok(None) => return Err(LaunchError::TakenOver { stream: self.setup.stream.clone() }),
                 Err(error) => match error.verdict() {
                     Verdict::Halt { .. } => return Err(error),
                     Verdict::Retry => {}
                 },
             }
-            self.board.tick(SystemTime::now(), |id| self.gauges.bytes(id));
+            self.tick();
             tokio::select! {
                 () = tokio::time::sleep(TICK) => {}
                 () = stop.cancelled() => return Ok(()),
             }
         }
     }
+}
 
-    async fn try_reconnect(&mut self) -> Result<bool, LaunchError> {
-        let client = Client::connect(&self.setup.source, &self.setup.application_name()).await?;
-        let Some(lock) = StreamLock::try_acquire(&client, &self.setup.stream).await? else { return Ok(false) };
-        (self.client, self.lock) = (client, lock);
-        Ok(true)
-    }
+/// The stream's lock on a new connection; `None` when somebody else has it.
+async fn relock(setup: &Setup) -> Result<Option<(Client, StreamLock)>, LaunchError> {
+    let client = Client::connect(&setup.source, &setup.application_name()).await?;
+    let lock = StreamLock::try_acquire(&client, &setup.stream).await?;
+    Ok(lock.map(|lock| (client, lock)))
 }
 
 fn state(wal_status: Option<&str>) -> SlotState {

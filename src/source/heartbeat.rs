@@ -3,11 +3,7 @@
 //!
 //! A slot moves only when something of its database commits. On a quiet database of a busy server nothing does, and the
 //! server keeps all its WAL; a message in a transaction of its own is the smallest commit there is. It needs no table
-//! and no privilege, and it also tells lag when nobody writes.
-//!
-//! A beat carries a counter that belongs to the source alone: `pg_current_xact_id()`, 64 bits, never reused. A source
-//! restored from a backup counts on from the backup, so a beat whose counter is not above the last one seen gives it
-//! away even when its LSNs look right.
+//! and no privilege. It says whose it is and when it was written, by the source's clock.
 
 use std::time::Duration;
 
@@ -31,8 +27,6 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub struct Beat {
     /// Whose it is: several streams may read one source.
     pub stream: String,
-    /// The transaction that wrote it; above that of every earlier beat.
-    pub counter: u64,
     /// When, by the source's clock.
     pub at: PgTime,
 }
@@ -44,10 +38,9 @@ impl Beat {
             return None;
         }
         // From the end: a stream's name may hold blanks.
-        let mut fields = std::str::from_utf8(&message.content).ok()?.rsplitn(3, ' ');
+        let mut fields = std::str::from_utf8(&message.content).ok()?.rsplitn(2, ' ');
         let at = PgTime(fields.next()?.parse().ok()?);
-        let counter = fields.next()?.parse().ok()?;
-        Some(Self { stream: fields.next()?.to_owned(), counter, at })
+        Some(Self { stream: fields.next()?.to_owned(), at })
     }
 }
 
@@ -98,7 +91,7 @@ async fn beat(options: &ConnectOptions, stream: &str, client: &mut Option<Client
     };
     // PgTime counts from 2000-01-01; the server's clock, so that lag is not a difference between two clocks.
     let sql = Sql::new(
-        "SELECT pg_logical_emit_message(true, 'walferry', $1::text || ' ' || pg_current_xact_id()::text || ' ' || \
+        "SELECT pg_logical_emit_message(true, 'walferry', $1::text || ' ' || \
          ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint - 946684800000000)::text)",
     );
     client.execute(&sql, &[&stream]).await.map_err(doing())?;
@@ -120,18 +113,18 @@ mod tests {
     #[test]
     fn a_beat_is_read_back_whatever_the_streams_name() {
         for stream in ["main", "two words", ""] {
-            let content = format!("{stream} 4711 -12");
+            let content = format!("{stream} -12");
             let message = Message { content: content.into(), ..message(PREFIX, "") };
-            let beat = Beat { stream: stream.to_owned(), counter: 4711, at: PgTime(-12) };
+            let beat = Beat { stream: stream.to_owned(), at: PgTime(-12) };
             assert_eq!(Beat::parse(&message), Some(beat));
         }
     }
 
     #[test]
     fn what_is_not_a_beat_is_none() {
-        for content in ["", "main", "main 1", "main x 1", "main 1 x", "main -1 1"] {
+        for content in ["", "main", "1", "main x", "main 1x"] {
             assert_eq!(Beat::parse(&message(PREFIX, content)), None, "{content:?}");
         }
-        assert_eq!(Beat::parse(&message("else", "main 1 1")), None);
+        assert_eq!(Beat::parse(&message("else", "main 1")), None);
     }
 }

@@ -1,6 +1,7 @@
 //! Source and target do not fit together any more: nothing is applied, both numbers are named, and the way out; the
 //! other targets go on.
 
+mod overtaken;
 mod promoted;
 
 use crate::support::pair::{Pair, run, text, wait_halted, wait_refused};

@@ -45,6 +45,9 @@ mod commands;
 /// Servers and networks that fail in every way: the daemon recovers by itself, and one target is no matter to another.
 mod outages;
 
+/// Targets that come while the stream runs; a target that is the source; a source that turns the daemon away.
+mod attaching;
+
 /// Conflicts: rows that are there already, or missing: mended or halted at, counted, never with a value in the log.
 mod conflicts;
 

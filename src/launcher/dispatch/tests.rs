@@ -118,7 +118,7 @@ impl World {
         target.refused = Some(refusal);
         let (stored, last) = (target.stored, target.last);
         let attach = Attach { id: TargetId(lane), sender, stored, last, route, refused };
-        if self.dispatcher.command(Command::Attach(attach)) || !self.session {
+        if self.dispatcher.command(Command::Attach(Box::new(attach))) || !self.session {
             self.reconnect();
         }
     }
@@ -138,7 +138,7 @@ impl World {
     /// Every third transaction has three parts, every fifth changes nothing that is followed.
     fn parts(&self, at: u64) -> Vec<Part> {
         let number = at / 10;
-        let count: u32 = if number.is_multiple_of(3) { 3 } else { 1 };
+        let count = parts_of(at);
         let commit_lsn = CommitLsn::new(Lsn::new(at - 5));
         let begin = Begin { xid: number as u32, commit_lsn: Some(commit_lsn), commit_time: Some(PgTime(0)) };
         let row = || Row::new(bytes::Bytes::new(), vec![Cell::Null].into()).unwrap();
@@ -231,6 +231,8 @@ impl World {
             None => false,
             Some(Work::Batch(batch)) => {
                 assert_eq!(target.parts, 0, "a batch inside of a transaction");
+                let whole = |part: &Arc<Part>| part.commit.is_some_and(|commit| parts_of(commit_end(commit)) == 1);
+                assert!(batch.transactions.iter().all(whole), "a transaction without its first parts");
                 target.applied.extend(batch.transactions.iter().filter_map(|part| part.commit).map(commit_end));
                 assert!(batch.end >= target.stored, "progress goes back");
                 target.stored = batch.end;
@@ -241,6 +243,7 @@ impl World {
                 assert_eq!(part.index, target.parts, "a part is missing or comes twice");
                 target.parts += 1;
                 if let Some(commit) = part.commit {
+                    assert_eq!(target.parts, parts_of(commit_end(commit)), "a transaction without its first parts");
                     target.parts = 0;
                     target.applied.push(commit_end(commit));
                     (target.stored, target.last) = (commit.end_lsn, Some(LastCommit::from(&commit)));
@@ -261,6 +264,11 @@ impl World {
             Some(Work::Closed) => panic!("the queue was closed"),
         }
     }
+}
+
+/// In how many parts the transaction that ends here is sent.
+fn parts_of(at: u64) -> u32 {
+    if (at / 10).is_multiple_of(3) { 3 } else { 1 }
 }
 
 fn commit_end(commit: Commit) -> u64 {

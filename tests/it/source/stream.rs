@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use walferry::change::Message;
+use walferry::change::{Message, PgTime};
 use walferry::lsn::Lsn;
 use walferry::source::heartbeat::{self, Beat};
 use walferry::source::slot;
@@ -178,18 +178,18 @@ async fn heartbeats_arrive_on_an_idle_database_and_survive_a_restart() {
         let cancel = cancel.clone();
         async move { heartbeat::run(&options, "a stream", Duration::from_millis(200), cancel).await }
     });
-    let mut last = 0;
+    let mut last = PgTime(0);
     for _ in 0..2 {
         let mut stream = start(&db.url, &StartOptions::new("s", "p")).await.unwrap();
-        let mut counters = Vec::new();
-        while counters.last().is_none_or(|counter| *counter <= last) || counters.len() < 3 {
+        let mut times = Vec::new();
+        while times.last().is_none_or(|time| *time <= last) || times.len() < 3 {
             let payload = read_until(&mut stream, b'M', 1).await;
             let beat = Beat::parse(&message(&payload)).expect("a beat");
             assert_eq!(beat.stream, "a stream");
-            counters.push(beat.counter);
+            times.push(beat.at);
         }
-        assert!(counters.is_sorted(), "{counters:?}");
-        last = *counters.last().unwrap();
+        assert!(times.is_sorted(), "{times:?}");
+        last = *times.last().unwrap();
         stream.stop().await.unwrap();
         cluster.restart().await;
     }
