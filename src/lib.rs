@@ -34,6 +34,8 @@
 //! - received ≥ dispatched(t) ≥ durable(t) for each target t, and confirmed ≤ the lowest durable(t). What is durable
 //!   and what is confirmed are types of their own (`lsn`), each made in one file.
 //! - A transaction is identified by its end LSN. A source transaction never spans two target commits.
+//! - A session is believed to bring the history that a target has followed only once the target's last commit has come
+//!   again in it, or the slot was confirmed beyond that commit (`launcher/dispatch.rs`).
 //! - No change is skipped silently: an error is retried, or it halts what it concerns and says what helps (`error`).
 //! - Memory is bounded, whatever the size of a transaction, a row or a backlog.
 //!
