@@ -26,8 +26,8 @@ impl From<ExitCode> for std::process::ExitCode {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  success; for check: nothing found that stops replication
-  1  a failure while running, such as a server that cannot be reached
+  0  success; for check: nothing found that stops replication; for status: all is in step
+  1  a failure while running, such as a server that cannot be reached; for status: something is not in step
   2  the command line or the configuration is wrong
   3  refused or halted: somebody has to act first; the message says how";
 
@@ -55,9 +55,13 @@ pub enum Command {
     Run,
     /// Check both sides before replicating, and print what mends each finding
     ///
-    /// Changes nothing. Exits with 3 when a finding would stop replication.
+    /// Changes nothing: a publication that walferry would create is created in a transaction that is rolled back. Exits
+    /// with 3 when a finding would stop replication.
     Check(Output),
     /// Show the slot, each target's lag and state, the tables, conflicts and errors
+    ///
+    /// Asks the daemon, or the servers where none answers. Exits with 1 when something is not in step, with 3 when it
+    /// is halted, or its slot of no use, until somebody acts.
     Status(Output),
     /// Show or manage the replication slot on the source
     #[command(subcommand)]
@@ -79,10 +83,15 @@ pub enum SlotCommand {
     /// Create the publication and the slot; the next run copies the tables
     Create(Output),
     /// Drop the slot, so that the source no longer keeps WAL for this stream
+    ///
+    /// A slot that walferry cannot have made (physical, of another plugin or database, temporary) is left alone.
     Drop(SlotChange),
     /// Drop and create the slot anew, and mark the tables to be copied again
     ///
-    /// The way back when the slot was lost or the source was restored.
+    /// The way back when the slot was lost or the source was restored. The next run empties the tables on the targets
+    /// and copies them; with copy.existing_rows = "merge" it keeps their rows, also those that the source has deleted
+    /// meanwhile. A slot that walferry cannot have made (physical, of another plugin or database, temporary) is left
+    /// alone.
     Reset(SlotChange),
 }
 

@@ -12,6 +12,7 @@ use walferry::config::{Config, LogFormat};
 use walferry::error::{Judged, Verdict, chain};
 use walferry::launcher;
 use walferry::launcher::error::LaunchError;
+use walferry::launcher::setup::Setup;
 use walferry::telemetry::logging::{self, LogControl};
 
 fn main() -> ProcessExitCode {
@@ -24,12 +25,16 @@ fn main() -> ProcessExitCode {
     code.into()
 }
 
-/// Every command but `demo` works for a configured stream.
+/// Every command but `demo` works for a configured stream. All of them refuse a configuration that one of them could
+/// not use, `config` and `status` too.
 fn with_config(cli: &Cli, command: &Command) -> ExitCode {
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
         Err(error) => return refuse(&error, ExitCode::Usage),
     };
+    if let Err(error) = Setup::new(config.clone()) {
+        return refuse(&error, ExitCode::Usage);
+    }
     let log = match logging::start(config.log.format == LogFormat::Json, &config.log.level) {
         Ok(log) => log,
         Err(error) => return refuse(&error, ExitCode::Usage),

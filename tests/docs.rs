@@ -6,7 +6,8 @@ use std::fs::read_to_string;
 fn the_readme_lists_every_metric() {
     let readme = read_to_string("README.md").unwrap();
     let list = walferry::telemetry::metrics::markdown();
-    assert!(readme.contains(&list), "the README's table of metrics should be:\n{list}");
+    let list = format!("\n\n{}\n\n", list.trim_end());
+    assert!(readme.contains(&list), "the README's table of metrics, between blank lines, should be:{list}");
 }
 
 #[test]
@@ -17,5 +18,27 @@ fn the_readme_lists_the_exit_codes_of_the_help() {
     for line in codes.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (code, meaning) = line.split_once("  ").unwrap();
         assert!(readme.contains(&format!("| {code} | {meaning} |")), "the README lacks: {line}");
+    }
+}
+
+#[test]
+fn the_readme_knows_every_slot_command() {
+    let readme = read_to_string("README.md").unwrap();
+    let command = <walferry::cli::Cli as clap::CommandFactory>::command();
+    for slot in command.find_subcommand("slot").unwrap().get_subcommands() {
+        let row = format!("| `walferry slot {}` |", slot.get_name());
+        assert!(readme.contains(&row), "the README lacks: {row}");
+    }
+}
+
+/// A heading right after a table is drawn as a row of it.
+#[test]
+fn every_heading_of_the_readme_stands_alone() {
+    let readme = read_to_string("README.md").unwrap();
+    let lines: Vec<&str> = readme.lines().collect();
+    let mut code = false;
+    for pair in lines.windows(2) {
+        code ^= pair[0].starts_with("```");
+        assert!(code || !pair[1].starts_with('#') || pair[0].is_empty(), "no blank line before: {}", pair[1]);
     }
 }

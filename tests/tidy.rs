@@ -23,6 +23,8 @@ const RULES: &[fn(&Source) -> Vec<Breach>] = &[
     layers::imports_point_down,
     layers::pure_modules_are_pure,
     layers::crate_paths_are_spelled_out,
+    layers::nothing_hides_an_import,
+    layers::the_root_only_declares,
     lengths::files_are_short,
     lengths::functions_are_short,
     lengths::lines_fit,

@@ -2,6 +2,9 @@
 # Sourced by deploy/quickstart and tests/run; the caller has `set -euo pipefail`. Prints what it does on stderr.
 # shellcheck shell=bash
 
+# The oldest major that walferry works with.
+oldest_major=14
+
 say() { printf '==> %s\n' "$*" >&2; }
 
 die() {
@@ -75,14 +78,15 @@ server_bin_of() {
     server_directories | sed -n "s/^$1-//p" | head -n 1
 }
 
-# Every directory with a server's binaries, as MAJOR-DIRECTORY.
+# Every directory with a server's binaries of a major that is not too old, as MAJOR-DIRECTORY.
 server_directories() {
-    local directory candidates=(/usr/lib/postgresql/*/bin /usr/pgsql-*/bin /opt/homebrew/opt/postgresql@*/bin
-        /usr/local/opt/postgresql@*/bin /usr/bin)
+    local directory major candidates=(/usr/lib/postgresql/*/bin /usr/pgsql-*/bin /usr/bin)
+    have brew && candidates+=("$(brew --prefix)"/opt/postgresql@*/bin)
     have postgres && candidates+=("$(dirname "$(readlink -f "$(command -v postgres)")")")
     for directory in "${candidates[@]}"; do
         if [ -x "$directory/postgres" ] && [ -x "$directory/initdb" ]; then
-            echo "$("$directory/postgres" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')-$directory"
+            major=$("$directory/postgres" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')
+            [ "${major:-0}" -lt "$oldest_major" ] || echo "$major-$directory"
         fi
     done
 }
@@ -92,12 +96,32 @@ ensure_server() {
     local found
     found=$(server_bin)
     if [ -z "$found" ]; then
+        if [ "$(package_manager)" = dnf ]; then
+            newer_module
+        fi
         without_default_cluster install_packages "a PostgreSQL server" postgresql \
             "postgresql-server postgresql-contrib" postgresql@17
         found=$(server_bin)
     fi
-    [ -n "$found" ] || die "a PostgreSQL server was installed, but its binaries (postgres, initdb) were not found"
+    [ -n "$found" ] || die "no PostgreSQL server of version $oldest_major or newer was found (postgres, initdb), nor did the" \
+        "distribution's package bring one: install one from https://www.postgresql.org/download/"
     say "PostgreSQL server binaries: $found"
+}
+
+# Enterprise Linux installs an old server unless a module stream is chosen. A server that is there is left alone: another
+# stream would upgrade it under its data.
+newer_module() {
+    local stream
+    if rpm -q postgresql-server >/dev/null 2>&1; then
+        die "the installed postgresql-server is older than $oldest_major: install a newer one beside it" \
+            "(https://www.postgresql.org/download/; /usr/pgsql-*/bin is looked into)"
+    fi
+    dnf -q module list postgresql >/dev/null 2>&1 || return 0
+    for stream in 16 15; do
+        if as_root dnf -q -y module enable "postgresql:$stream" >&2; then
+            return
+        fi
+    done
 }
 
 # Debian's package makes a cluster and starts it at once. Only the binaries are wanted here.

@@ -24,10 +24,18 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO walferry;
 -- 4. Tables with row level security: the copy must see every row, and refuses to run when it does not.
 -- ALTER ROLE walferry BYPASSRLS;
 
--- 5. What is published. FOR ALL TABLES takes a superuser; FOR TABLE takes the tables' owner with CREATE on the database.
+-- 5. Tables without a primary key: once published, UPDATE and DELETE on them fail until they have an identity. So this
+--    comes before the publication. The query lists the tables that need it.
+SELECT format('ALTER TABLE %s REPLICA IDENTITY FULL;', c.oid::regclass) AS before_the_publication
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'walferry')
+  AND CASE c.relreplident WHEN 'f' THEN false WHEN 'n' THEN true ELSE NOT EXISTS (
+        SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
+        AND CASE c.relreplident WHEN 'd' THEN i.indisprimary ELSE i.indisreplident END) END
+ORDER BY 1;
+-- ALTER TABLE public.events REPLICA IDENTITY FULL;
+
+-- 6. What is published. FOR ALL TABLES takes a superuser; FOR TABLE takes the tables' owner with CREATE on the database.
 --    publish_via_partition_root: partitioned tables arrive under their own name, whatever partitions come and go.
 CREATE PUBLICATION walferry FOR ALL TABLES WITH (publish_via_partition_root = true);
 -- CREATE PUBLICATION walferry FOR TABLE public.orders, public.customers WITH (publish_via_partition_root = true);
-
--- 6. Tables without a primary key: once published, UPDATE and DELETE on them fail until they have an identity.
--- ALTER TABLE public.events REPLICA IDENTITY FULL;

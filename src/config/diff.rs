@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Config, ConnectionString};
 
 /// The keys that a running daemon takes over; everything else needs a restart.
-const RELOADABLE: [&str; 3] = ["log.level", "apply.retry_max_interval", "apply.halted_retry_interval"];
+const RELOADABLE: [&str; 1] = ["log.level"];
 
 /// A key with different values.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,7 +86,7 @@ mod tests {
     fn a_log_level_can_be_reloaded_and_a_batch_size_cannot() {
         let new =
             format!("{BASE}[apply]\nbatch_bytes = \"1MiB\"\nretry_max_interval = \"1s\"\n[log]\nlevel = \"debug\"\n");
-        let expected = [("apply.batch_bytes", false), ("apply.retry_max_interval", true), ("log.level", true)]
+        let expected = [("apply.batch_bytes", false), ("apply.retry_max_interval", false), ("log.level", true)]
             .map(|(k, r)| (k.into(), r));
         assert_eq!(changes(&new), expected);
     }

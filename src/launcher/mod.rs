@@ -101,7 +101,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyh
     });
     let stop = CancellationToken::new();
     signals::listen(stop.clone(), config.clone(), file, log)?;
-    let result = stream(config, &names, health, metrics, &stop).await;
+    let result = health.clone().beating(stream(config, &names, health, metrics, &stop)).await;
     closing.cancel();
     server.await??;
     result

@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::MissedTickBehavior;
 
 use super::state::{SlotState, SourceState, TableState, TargetState};
 
@@ -159,6 +160,13 @@ impl StatusSnapshot {
         reasons
     }
 
+    /// Whether part of it stays as it is until somebody acts.
+    pub fn is_halted(&self) -> bool {
+        self.source.state == SourceState::Halted
+            || self.targets.iter().any(|target| target.state == TargetState::Halted)
+            || self.tables.iter().any(|table| table.state == TableState::Failed)
+    }
+
     /// What its tables say against a target: how many are not copied, and by name those that failed.
     fn tables_not_ready(&self, target: &str) -> Vec<String> {
         let tables: Vec<&TableStatus> = self.tables.iter().filter(|table| table.target == target).collect();
@@ -179,7 +187,15 @@ impl StatusSnapshot {
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     snapshot: Arc<Mutex<StatusSnapshot>>,
+    /// When the daemon last showed that it gets on.
+    alive: Arc<Mutex<Option<Instant>>>,
 }
+
+/// Between two signs of life.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// How long a daemon may give no sign of life. Far above any pause of a loaded machine.
+const SILENCE: Duration = Duration::from_secs(60);
 
 impl Health {
     /// A snapshot of a stream that has not started, with these targets.
@@ -206,6 +222,33 @@ impl Health {
         self.update(|status| change(status.target(name)))
     }
 
+    /// Runs the daemon, and gives signs of life beside it, in the same task: one that is stuck for good, in whatever
+    /// state it is, gives none any more.
+    pub async fn beating<T>(&self, daemon: impl Future<Output = T>) -> T {
+        tokio::pin!(daemon);
+        let mut beats = tokio::time::interval(BEAT);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                ended = &mut daemon => return ended,
+                _ = beats.tick() => self.beat(Instant::now()),
+            }
+        }
+    }
+
+    /// A sign of life.
+    pub fn beat(&self, now: Instant) {
+        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Why the process should be replaced; `None` while it works, or has not begun.
+    pub fn dead(&self, now: Instant) -> Option<String> {
+        let alive = *self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent = alive.map(|alive| now.saturating_duration_since(alive)).filter(|silent| *silent > SILENCE);
+        let stuck = silent.map(|silent| format!("the daemon has been stuck for {} s", silent.as_secs()));
+        self.update(|status| status.dead.clone()).or(stuck)
+    }
+
     /// A copy of the whole.
     pub fn snapshot(&self) -> StatusSnapshot {
         self.update(|status| status.clone())
@@ -214,7 +257,7 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 
@@ -245,6 +288,45 @@ mod tests {
         let snapshot = health.snapshot();
         assert_eq!(snapshot.not_ready(), ["target analytics is halted: no table public.orders. Create it"]);
         assert_eq!(snapshot.targets[1].last_error.as_ref().unwrap().at, "2001-09-09T01:46:40Z");
+    }
+
+    #[test]
+    fn what_waits_for_somebody_is_told_from_what_passes() {
+        let halted = |change: fn(&mut StatusSnapshot)| {
+            let health = running();
+            health.update(change);
+            health.snapshot().is_halted()
+        };
+        assert!(!halted(|status| status.source.state = SourceState::Retrying));
+        assert!(halted(|status| status.source.state = SourceState::Halted));
+        assert!(halted(|status| status.target("staging").state = TargetState::Halted));
+        assert!(halted(|status| status.table("staging", "public", "orders").state = TableState::Failed));
+    }
+
+    #[test]
+    fn a_daemon_that_gives_no_sign_of_life_any_more_is_dead() {
+        let (health, begun) = (running(), Instant::now());
+        let after = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(health.dead(after(3600)), None, "it has not begun");
+        health.beat(begun);
+        assert_eq!(health.dead(after(60)), None);
+        assert_eq!(health.dead(after(61)).as_deref(), Some("the daemon has been stuck for 61 s"));
+        health.beat(after(61));
+        assert_eq!(health.dead(after(62)), None, "it was slow");
+        assert_eq!(health.dead(begun), None, "clocks of two threads need not agree");
+    }
+
+    #[tokio::test]
+    async fn a_daemon_beats_for_as_long_as_it_runs() {
+        let health = running();
+        let began = health.clone();
+        let answer = health.beating(async move {
+            while began.alive.lock().unwrap().is_none() {
+                tokio::task::yield_now().await;
+            }
+            7
+        });
+        assert_eq!(answer.await, 7);
     }
 
     #[test]

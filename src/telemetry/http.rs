@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -132,7 +132,7 @@ async fn metrics(State((metrics, _)): Shared) -> impl IntoResponse {
 }
 
 async fn livez(State((_, health)): Shared) -> impl IntoResponse {
-    match health.update(|status| status.dead.clone()) {
+    match health.dead(Instant::now()) {
         None => (StatusCode::OK, "live\n".to_owned()),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
@@ -200,6 +200,15 @@ mod tests {
         assert_eq!(fetch(&server, "/livez").await.0, 200);
         server.health.update(|status| status.dead = Some("the reader has stopped".to_owned()));
         assert_eq!(fetch(&server, "/livez").await, (503, "the reader has stopped\n".to_owned()));
+
+        let server = running().await;
+        server.health.beat(Instant::now());
+        assert_eq!(fetch(&server, "/livez").await.0, 200);
+        if let Some(long_ago) = Instant::now().checked_sub(Duration::from_secs(3600)) {
+            server.health.beat(long_ago);
+            let (code, text) = fetch(&server, "/livez").await;
+            assert!(code == 503 && text.contains("stuck"), "{code} {text}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,8 @@
 //! `status`, `check` and `slot` on real servers, with and without a daemon.
 
+mod checks;
+mod slots;
+
 use std::process::Output;
 
 use serde_json::Value;
@@ -15,7 +18,11 @@ struct Pair {
 
 impl Pair {
     async fn start() -> Self {
-        let cluster = Cluster::start(default_major()).await;
+        Self::on(Cluster::start(default_major()).await).await
+    }
+
+    /// As [`Pair::start`], on a server of the test's own.
+    async fn on(cluster: Cluster) -> Self {
         let (source, target) = (cluster.create_database().await, cluster.create_database().await);
         let table = "CREATE TABLE items (id int PRIMARY KEY, name text, n serial)";
         cluster.execute(&source.name, table).await;
@@ -38,6 +45,16 @@ impl Pair {
         Daemon::builder(&self.cluster.url_as("reader", &self.source.name))
             .target("one", &self.cluster.url_as("writer", &self.target.name))
             .prepare()
+    }
+
+    /// Runs statements on the source.
+    async fn source(&self, statements: &str) {
+        self.cluster.execute(&self.source.name, statements).await;
+    }
+
+    /// Runs statements on the target.
+    async fn target(&self, statements: &str) {
+        self.cluster.execute(&self.target.name, statements).await;
     }
 
     async fn slots(&self) -> i64 {

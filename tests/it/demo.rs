@@ -56,3 +56,19 @@ async fn a_demonstration_that_is_killed_leaves_nothing_behind() {
     wait_for("the daemon's end", seconds(30), async || (!process::is_alive(daemon)).then_some(())).await;
     wait_for("the directory's removal", seconds(30), async || is_empty(&place).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_demonstration_that_is_interrupted_while_it_makes_its_servers_leaves_nothing_behind() {
+    let place = place();
+    let mut child = demo(place.path(), &["--duration", "600"]).stdout(Stdio::null()).spawn().expect("cannot start");
+    // initdb is at work once it has begun a data directory.
+    let begun = async || {
+        let mut sites = std::fs::read_dir(place.path()).expect("cannot list");
+        sites.any(|site| site.expect("cannot list").path().join("source/base").exists()).then_some(())
+    };
+    wait_for("initdb to be at work", seconds(60), begun).await;
+    assert!(process::signal(child.id().expect("it runs"), "INT"));
+    let status = child.wait().await.expect("cannot wait");
+    assert_eq!(status.code(), Some(1));
+    assert!(is_empty(&place), "something stays behind");
+}

@@ -110,7 +110,8 @@ async fn tables_are_chosen_by_patterns_of_odd_names() {
         CREATE TABLE "Odd.One"."a.b" (id int PRIMARY KEY); CREATE TABLE "Odd.One"."A*" (id int PRIMARY KEY);
         CREATE TABLE "Odd.One"."A1" (id int PRIMARY KEY); CREATE TABLE "Odd.One"."say ""hi""" (id int PRIMARY KEY);"#;
     let patterns = [r#""Odd.One".*"#, r#"!"Odd.One"."A*""#, "public.fence"];
-    let mut pair = Followed::start_with(&cluster, tables, tables, |daemon| daemon.tables(&patterns)).await;
+    let source = format!("{tables} ALTER TABLE fence REPLICA IDENTITY FULL");
+    let mut pair = Followed::start_with(&cluster, &source, tables, |daemon| daemon.tables(&patterns)).await;
     let chosen = [r#""Odd.One"."a b""#, r#""Odd.One"."a.b""#, r#""Odd.One"."say ""hi""""#];
     for table in chosen.iter().chain(&[r#""Odd.One"."A*""#, r#""Odd.One"."A1""#]) {
         pair.run(&format!("INSERT INTO {table} VALUES (1), (2)")).await;

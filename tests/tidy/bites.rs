@@ -17,7 +17,6 @@ fn an_import_from_above_or_beside_is_found() {
     assert_eq!(found("src/novelty.rs", "use crate::lsn::Lsn;"), 1, "a module without a layer");
     assert_eq!(found("src/apply/plan.rs", "use crate::{lsn::Lsn, apply::bulk, postgres::{source, x}};"), 0);
     assert_eq!(found("src/change.rs", "use crate::row::Row; // not crate::admin"), 0);
-    assert_eq!(found("src/lib.rs", "pub use crate::admin::x;"), 0);
     assert_eq!(found("tests/it/main.rs", "use crate::support::source;"), 0);
 }
 
@@ -27,8 +26,39 @@ fn an_import_by_climbing_is_found() {
     assert_eq!(found("src/route.rs", "use super::apply;"), 1);
     assert_eq!(found("src/route/mod.rs", "use super::apply;"), 1);
     assert_eq!(found("src/route/map.rs", "use super::super::apply;"), 1);
+    assert_eq!(found("src/route/map.rs", "use super::{super::apply, table};"), 1);
+    assert_eq!(found("src/route/map.rs", "use super::{table::{a, super::super::apply}};"), 2);
+    assert_eq!(found("src/route/map.rs", "use super::super as root;"), 1);
+    assert_eq!(found("src/route.rs", "use super as root;"), 1);
+    assert_eq!(found("src/route.rs", "pub(super) fn f() {}"), 0);
+    assert_eq!(found("src/route/map.rs", "use super::{table, other::{a, b}};\npub(super) fn f() {}"), 0);
     assert_eq!(found("src/route/map.rs", "use super::table;"), 0);
     assert_eq!(found("src/route.rs", "#[cfg(test)]\nmod tests { use super::*; }"), 0);
+}
+
+#[test]
+fn an_import_in_disguise_is_found() {
+    let found = |text| breaches(layers::nothing_hides_an_import, "src/route/map.rs", text);
+    for text in [
+        "include!(\"../admin/x.rs\");",
+        "#[path = \"../admin/x.rs\"]\nmod x;",
+        "extern crate self as walferry;",
+        "use crate as root;",
+        "use crate::{self as root};",
+        "use crate::{lsn::Lsn, self};",
+        "use crate::*;",
+        "fn f() { walferry::admin::run(); }",
+    ] {
+        assert_eq!(found(text), 1, "{text}");
+    }
+    assert_eq!(found("const X: &str = include_str!(\"x.sql\");\nuse crate::lsn::{self, Lsn};"), 0);
+    assert_eq!(found("#[cfg(test)]\n#[path = \"map_tests.rs\"]\nmod tests;"), 0);
+
+    let root = |text| breaches(layers::the_root_only_declares, "src/lib.rs", text);
+    assert_eq!(root("//! The map.\n\npub mod admin;\nmod lsn;\n#[cfg(test)]\nuse lsn::Lsn;\n"), 0);
+    assert_eq!(root("pub mod admin;\npub use admin::run;"), 1);
+    assert_eq!(root("mod admin;\nuse admin as other;\nfn f() {}"), 2);
+    assert_eq!(breaches(layers::the_root_only_declares, "src/main.rs", "use walferry::admin;"), 0);
 }
 
 #[test]
@@ -37,6 +67,11 @@ fn a_clock_in_a_pure_module_is_found() {
     assert_eq!(found("src/feedback.rs", "let now = Instant::now();"), 1);
     assert_eq!(found("src/pgoutput/reader.rs", "use tokio::io::AsyncRead;"), 1);
     assert_eq!(found("src/apply/plan.rs", "async fn f() { x.await }"), 2);
+    assert_eq!(found("src/feedback.rs", "use tokio_util::bytes;\nuse tokio_postgres::Row;"), 2);
+    assert_eq!(found("src/feedback.rs", "if since.elapsed() > LIMIT {}"), 1);
+    assert_eq!(found("src/route/map.rs", "use std::fs;\nfn f() { std::thread::sleep(x); }"), 2);
+    assert_eq!(found("src/route/map.rs", "use std::{fmt, net::{self, IpAddr}, env};"), 2);
+    assert_eq!(found("src/route/map.rs", "use std::{fmt, collections::{self, BTreeMap}};"), 0);
     assert_eq!(found("src/apply/worker.rs", "let now = Instant::now();"), 0);
     assert_eq!(found("src/feedback.rs", "//! Knows no tokio.\nfn f(now: Instant) {}"), 0);
 }
@@ -65,6 +100,17 @@ fn raw_sql_outside_its_place_is_found() {
     let found = |path, text| breaches(places::raw_sql_stays_in_postgres, path, text);
     assert_eq!(found("src/apply/bulk.rs", "client.batch_execute(&text).await"), 1);
     assert_eq!(found("src/apply/bulk.rs", "client.simple_query(text)\n.query_raw(x)"), 2);
+    for text in [
+        "use tokio_postgres::Client;",
+        "fn f(client: &tokio_postgres::Client) { client.query(text, &[]); }",
+        "use tokio_postgres::{Row, Transaction};",
+        "use tokio_postgres as raw;",
+        "use tokio_postgres::*;",
+    ] {
+        assert_eq!(found("src/apply/bulk.rs", text), 1, "{text}");
+        assert_eq!(found("src/postgres/client.rs", text), 0, "{text}");
+    }
+    assert_eq!(found("src/apply/bulk.rs", "use tokio_postgres::Row;\nfn f(c: &Client) { c.query(&sql, &[]); }"), 0);
     assert_eq!(found("src/postgres/client.rs", "client.batch_execute(text)"), 0);
     assert_eq!(found("src/apply/bulk.rs", "#[cfg(test)]\nmod tests { fn f() { c.batch_execute(x); } }"), 0);
     assert_eq!(found("src/apply/bulk.rs", "// not .batch_execute(x)\nlet x = \".batch_execute(\";"), 0);

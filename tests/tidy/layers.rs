@@ -41,7 +41,11 @@ const PURE: &[&str] = &[
     "src/apply/plan",
 ];
 
-const IMPURE: &[&str] = &["tokio", "async fn", ".await", "Instant::now", "SystemTime::now"];
+const IMPURE: &[&str] =
+    &["tokio", "tokio_util", "tokio_postgres", "async fn", ".await", "Instant::now", "SystemTime::now", ".elapsed()"];
+
+/// Modules of std that reach outside.
+const OUTSIDE: &[&str] = &["fs", "net", "thread", "process", "env", "os"];
 
 /// The module a file of src belongs to; none for lib.rs and main.rs, which may import everything.
 fn module(source: &Source) -> Option<&str> {
@@ -61,8 +65,8 @@ pub fn imports_point_down(source: &Source) -> Vec<Breach> {
         return vec![Breach::new(source, 1, message)];
     };
     let mut breaches = Vec::new();
-    for (position, imported) in imports(&source.code) {
-        // What has no layer is an item of lib.rs.
+    for (position, imported) in imports(&source.code, "crate::") {
+        // What has no layer does not exist: lib.rs only declares modules.
         let Some(other) = layer(&imported) else { continue };
         if imported == module || other < own || own == 0 && other == 0 {
             continue;
@@ -76,11 +80,11 @@ pub fn imports_point_down(source: &Source) -> Vec<Breach> {
     breaches
 }
 
-/// The first name of every path from the crate's root, `use crate::{a, b::c}` included.
-fn imports(code: &str) -> Vec<(usize, String)> {
+/// The first name of every path from this root, `use crate::{a, b::c}` included.
+pub fn imports(code: &str, root: &str) -> Vec<(usize, String)> {
     let mut imports = Vec::new();
-    for start in find(code, "crate::") {
-        let path = start + "crate::".len();
+    for start in find(code, root) {
+        let path = start + root.len();
         if !code[path..].starts_with('{') {
             imports.push((start, name(&code[path..])));
             continue;
@@ -122,7 +126,56 @@ pub fn pure_modules_are_pure(source: &Source) -> Vec<Breach> {
             breaches.push(Breach::new(source, source.line_of(position), message));
         }
     }
+    for (position, name) in imports(&source.product, "std::") {
+        if OUTSIDE.contains(&name.as_str()) {
+            let message = format!("std::{name} in a pure module: take what is found there as an argument");
+            breaches.push(Breach::new(source, source.line_of(position), message));
+        }
+    }
     breaches
+}
+
+/// A module under another name, or another file's text under this one's, would hide an import from the rule above.
+pub fn nothing_hides_an_import(source: &Source) -> Vec<Breach> {
+    const HIDING: &[(&str, &str)] = &[
+        ("include!(", "declare the file as a module"),
+        ("#[path", "put the file where its module belongs"),
+        ("extern crate", "write crate::"),
+        ("crate as", "write crate::"),
+        ("walferry::", "write crate::"),
+    ];
+    if module(source).is_none() {
+        return vec![];
+    }
+    let mut breaches = Vec::new();
+    for (hiding, instead) in HIDING {
+        let breach = |position| {
+            Breach::new(source, source.line_of(position), format!("{hiding} hides what is imported: {instead}"))
+        };
+        breaches.extend(source.uses(hiding).map(breach));
+    }
+    for (position, name) in imports(&source.product, "crate::") {
+        if matches!(name.as_str(), "self" | "") {
+            let message = "the crate's root as a whole hides what is imported: name the modules";
+            breaches.push(Breach::new(source, source.line_of(position), message));
+        }
+    }
+    breaches
+}
+
+/// What lib.rs would re-export could be imported by the lowest layer without a word of where it comes from.
+pub fn the_root_only_declares(source: &Source) -> Vec<Breach> {
+    if source.path != "src/lib.rs" {
+        return vec![];
+    }
+    let declares = |line: &str| {
+        let line = line.trim();
+        let name = line.trim_start_matches("pub ").strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'));
+        line.is_empty() || line.starts_with("#![") || name.is_some_and(|name| !name.contains(' '))
+    };
+    let lines = source.product.lines().enumerate().filter(|(_, line)| !declares(line));
+    let message = "lib.rs declares modules and nothing else: import from the module itself";
+    lines.map(|(index, _)| Breach::new(source, index + 1, message)).collect()
 }
 
 /// `super::super::…` up to the crate's root would hide an import from the rule above.
@@ -131,10 +184,33 @@ pub fn crate_paths_are_spelled_out(source: &Source) -> Vec<Breach> {
         return vec![];
     }
     let inner = source.path.trim_end_matches("/mod.rs").matches('/').count();
-    let climb = "super::".repeat(inner);
-    let climbs = source.uses(&climb).map(|position| {
+    let climb = vec!["super"; inner].join("::");
+    let leads_on = |position: &usize| !source.product[position + climb.len()..].trim_start().starts_with(')');
+    let climbs = source.uses(&climb).filter(leads_on).map(|position| {
         let message = format!("{climb} reaches the crate's root: write crate::");
         Breach::new(source, source.line_of(position), message)
     });
-    climbs.collect()
+    let groups = source.uses("super::{").filter(|position| group(&source.product[*position..]).contains("super"));
+    let groups = groups.map(|position| {
+        let message = "super within super::{…}: write one path for each place";
+        Breach::new(source, source.line_of(position), message)
+    });
+    climbs.chain(groups).collect()
+}
+
+/// What is between the first brace and its closing one.
+fn group(code: &str) -> &str {
+    let inside = code.split_once('{').map_or("", |(_, inside)| inside);
+    let mut depth = 1;
+    for (offset, character) in inside.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return &inside[..offset];
+        }
+    }
+    inside
 }

@@ -1,6 +1,7 @@
 //! Who may do what: raw SQL, the making of positions, unwrap; and what may be nowhere.
 
 use crate::Breach;
+use crate::layers::imports;
 use crate::scanner::Source;
 
 /// Calls of the client library that take SQL as plain text.
@@ -13,6 +14,10 @@ const RAW_SQL: &[&str] = &[
     ".query_typed_raw(",
     ".execute_raw(",
 ];
+
+/// What may be taken from the client library elsewhere: nothing that takes SQL, so that `.query(`, `.execute(` and
+/// `.prepare(` are those of crate::postgres, which take `Sql`.
+const NO_CLIENT: &[&str] = &["Row"];
 
 /// Who may make a position whose type is a promise.
 const MAKERS: &[(&str, &[&str])] = &[
@@ -39,6 +44,16 @@ pub fn raw_sql_stays_in_postgres(source: &Source) -> Vec<Breach> {
     for call in RAW_SQL {
         for position in source.uses(call) {
             let message = format!("{call}…) takes SQL as plain text: go through crate::sql::Sql and crate::postgres");
+            breaches.push(Breach::new(source, source.line_of(position), message));
+        }
+    }
+    let mut named = imports(&source.product, "tokio_postgres::");
+    let whole = |position: &usize| !source.product[position + "tokio_postgres".len()..].starts_with("::");
+    named.extend(source.uses("tokio_postgres").filter(whole).map(|position| (position, "as a whole".to_owned())));
+    for (position, name) in named {
+        if !NO_CLIENT.contains(&name.as_str()) {
+            let message =
+                format!("tokio_postgres ({name}) outside crate::postgres: its methods take SQL as plain text");
             breaches.push(Breach::new(source, source.line_of(position), message));
         }
     }

@@ -20,6 +20,8 @@ const CHECKS: &[Check] = &[
     recovery,
     replication,
     slot,
+    foreign_slot,
+    slot_user,
     free_slots,
     free_senders,
     keep_size,
@@ -27,6 +29,7 @@ const CHECKS: &[Check] = &[
     idle_slot_timeout,
     |facts| encoding(&facts.encoding),
     publication,
+    unmatched,
     operations,
     identities,
     |facts| facts.unreadable.iter().flat_map(|table| unreadable(&facts.role, table)).collect(),
@@ -92,9 +95,26 @@ fn recovery(facts: &SourceFacts) -> Vec<Finding> {
 }
 
 fn replication(facts: &SourceFacts) -> Vec<Finding> {
-    let Some((error, hint)) = &facts.no_replication else { return vec![] };
+    let Some(found) = &facts.no_replication else { return vec![] };
+    let error = &found.error;
+    if found.crowded {
+        let (most, used) = facts.senders;
+        let mend = format!("ALTER SYSTEM SET max_wal_senders = {}; then restart the server", used.max(most) + 4);
+        return match used >= most {
+            true => vec![
+                Finding::error("max_wal_senders", format!("{used} of {most} are taken: {error}"))
+                    .why("the stream needs one")
+                    .mend(mend),
+            ],
+            false => vec![
+                Finding::error("connections", format!("are all taken: {error}"))
+                    .why("the stream needs one")
+                    .mend("Raise max_connections, or the role's or the database's CONNECTION LIMIT."),
+            ],
+        };
+    }
     let role = Sql::ident(&facts.role);
-    let mend = hint.clone().unwrap_or_else(|| {
+    let mend = found.hint.clone().unwrap_or_else(|| {
         format!("ALTER ROLE {role} REPLICATION; and never connect through a pooler (managed servers: their own grant)")
     });
     vec![Finding::error(format!("role {}", Displayed(&facts.role)), format!("cannot replicate: {error}")).mend(mend)]
@@ -120,10 +140,39 @@ fn slot(facts: &SourceFacts) -> Vec<Finding> {
     vec![]
 }
 
+/// What `walferry run` refuses.
+fn foreign_slot(facts: &SourceFacts) -> Vec<Finding> {
+    let (Some(slot), Some(position), Some(false)) = (&facts.slot, &facts.position, facts.known) else { return vec![] };
+    if slot.check_usable(&position.database).is_err() {
+        return vec![];
+    }
+    vec![
+        Finding::error(format!("slot {}", Displayed(&slot.name)), "exists, but no target has ever been fed from it")
+            .why("it may be that of another program, and following it would take its changes away")
+            .mend(
+                "Set source.slot to another name; or, if it is left over: walferry slot reset, which drops it, creates \
+                 it anew and has the tables copied",
+            ),
+    ]
+}
+
+fn slot_user(facts: &SourceFacts) -> Vec<Finding> {
+    let (Some(slot), Some(user)) = (&facts.slot, &facts.slot_user) else { return vec![] };
+    // One that has ended meanwhile uses it no more.
+    let Some((application, _)) = user.session.as_ref().filter(|(name, _)| *name != facts.daemon) else { return vec![] };
+    if facts.known == Some(false) {
+        return vec![];
+    }
+    vec![
+        Finding::error(format!("slot {}", Displayed(&slot.name)), format!("is in use by {user}"))
+            .why(format!("walferry run waits until {} lets go of it", Displayed(application)))
+            .mend("Stop that program, or set source.slot to another name."),
+    ]
+}
+
 fn free_slots(facts: &SourceFacts) -> Vec<Finding> {
     let (most, used) = facts.slots;
-    // The copy of tables takes one more for a while.
-    let needed = if facts.slot.is_some() { 1 } else { 2 };
+    let needed = i64::from(facts.slot.is_none()) + facts.copying;
     let free = most - used;
     if free >= needed {
         return vec![];
@@ -132,24 +181,32 @@ fn free_slots(facts: &SourceFacts) -> Vec<Finding> {
     let mend = format!("ALTER SYSTEM SET max_replication_slots = {}; then restart the server", used + needed + 2);
     let finding = match free < 1 && facts.slot.is_none() {
         true => Finding::error("max_replication_slots", what).why("there is no room for walferry's slot"),
-        false => {
-            Finding::warning("max_replication_slots", what).why("tables that are copied later need another for a while")
-        }
+        false => Finding::warning("max_replication_slots", what).why(format!(
+            "{needed} are needed while tables are copied: the stream's, and for a while one for each target"
+        )),
     };
     vec![finding.mend(mend)]
 }
 
 fn free_senders(facts: &SourceFacts) -> Vec<Finding> {
+    // Said already.
+    if facts.no_replication.as_ref().is_some_and(|found| found.crowded) {
+        return vec![];
+    }
     let (most, used) = facts.senders;
-    if most - used >= 2 || facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some()) {
+    let streams = facts.slot.as_ref().is_some_and(|slot| slot.active_pid.is_some());
+    let needed = i64::from(!streams) + facts.copying;
+    if most - used >= needed {
         return vec![];
     }
     let what = format!("{used} of {most} are taken");
-    let finding = match most - used < 1 {
+    let finding = match most - used < 1 && !streams {
         true => Finding::error("max_wal_senders", what).why("the stream needs one"),
-        false => Finding::warning("max_wal_senders", what).why("the stream needs one, and the initial copy another"),
+        false => Finding::warning("max_wal_senders", what).why(format!(
+            "{needed} are needed while tables are copied: the stream's, and for a while one for each target"
+        )),
     };
-    vec![finding.mend(format!("ALTER SYSTEM SET max_wal_senders = {}; then restart the server", used + 4))]
+    vec![finding.mend(format!("ALTER SYSTEM SET max_wal_senders = {}; then restart the server", used + needed + 2))]
 }
 
 fn keep_size(facts: &SourceFacts) -> Vec<Finding> {
@@ -197,16 +254,34 @@ fn publication(facts: &SourceFacts) -> Vec<Finding> {
             vec![Finding::warning("publication", "publishes no table").why("there is nothing to replicate")]
         }
         PublicationFacts::Complete(_) => vec![],
-        PublicationFacts::ToBeMade => {
+        PublicationFacts::ToBeMade(Some(publication)) => {
+            let what = format!("does not exist; walferry run creates it with {} tables", publication.tables.len());
+            vec![Finding::info("publication", what).why("they were checked as they would be published")]
+        }
+        PublicationFacts::ToBeMade(None) => {
             vec![
-                Finding::info("publication", "does not exist; walferry run creates it")
-                    .why("tables are checked once it does"),
+                Finding::warning("publication", "does not exist; walferry run creates it")
+                    .why("which tables it will hold cannot be found out now, because others have locked some")
+                    .mend("Check again once those transactions have ended."),
             ]
         }
         PublicationFacts::Wrong(problem, remedy, _) => {
             vec![Finding::error("publication", problem.clone()).mend(remedy.clone())]
         }
     }
+}
+
+/// Of either side.
+pub fn unmatched_patterns(key: &str, patterns: &[String]) -> Vec<Finding> {
+    let one = |pattern: &String| {
+        Finding::warning(key, format!("\"{pattern}\" matches no published table"))
+            .why("it is misspelt, or its tables are not there or not published yet")
+    };
+    patterns.iter().map(one).collect()
+}
+
+fn unmatched(facts: &SourceFacts) -> Vec<Finding> {
+    unmatched_patterns("source.tables", &facts.unmatched)
 }
 
 fn operations(facts: &SourceFacts) -> Vec<Finding> {

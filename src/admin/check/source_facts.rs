@@ -1,4 +1,7 @@
-//! What the source says of itself, as far as a check cares. Nothing is changed: the session is read-only.
+//! What the source says of itself, as far as a check cares. Nothing is changed: the session is read-only, but for a
+//! publication that is missing, which is made in a transaction that is always rolled back.
+
+use std::collections::BTreeSet;
 
 use tokio_postgres::Row;
 
@@ -9,8 +12,8 @@ use crate::launcher::setup::Setup;
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, PgError, WireConnection};
 use crate::relation::TableName;
-use crate::source::publication::{self, Chosen, Publication};
-use crate::source::slot::{self, Slot};
+use crate::source::publication::{self, Chosen, Leaf, Publication, PublishedTable};
+use crate::source::slot::{self, Slot, SlotUser};
 use crate::source::{SourceError, identity};
 use crate::sql::Sql;
 
@@ -41,16 +44,26 @@ pub struct SourceFacts {
     pub idle_slot_timeout: i64,
     /// Large objects.
     pub large_objects: i64,
-    /// Why no replication connection can be had, and the way out.
-    pub no_replication: Option<(String, Option<String>)>,
+    /// Why no replication connection can be had.
+    pub no_replication: Option<NoReplication>,
     /// For the comparison with targets; `None` when replication connections cannot be had.
     pub position: Option<Position>,
     /// The slot, if it is there.
     pub slot: Option<Slot>,
+    /// Who streams from it.
+    pub slot_user: Option<SlotUser>,
+    /// Whether a target knows the stream; `None` until all have been asked, or when some cannot be.
+    pub known: Option<bool>,
+    /// Targets that have tables to be copied yet: each takes a slot and a WAL sender for that long.
+    pub copying: i64,
+    /// `application_name` of the daemon of this stream.
+    pub daemon: String,
     /// The publication, or what is wrong with it.
     pub publication: PublicationFacts,
     /// Chosen tables that are unlogged.
     pub unlogged: Vec<TableName>,
+    /// Patterns of `source.tables` that match no published table.
+    pub unmatched: Vec<String>,
     /// Published tables (or their partitions) and what the role lacks for reading them.
     pub unreadable: Vec<Unreadable>,
     /// Sequences that belong to columns of published tables.
@@ -65,8 +78,9 @@ pub enum PublicationFacts {
     Unknown,
     /// There, and complete.
     Complete(Publication),
-    /// Not there; walferry may make it.
-    ToBeMade,
+    /// Not there; walferry may make it, and this is what it would be. `None`: that could not be found out now, because
+    /// other sessions have locked the tables.
+    ToBeMade(Option<Publication>),
     /// Not there or incomplete, and what mends it. The publication, if it is there.
     Wrong(String, String, Option<Publication>),
 }
@@ -75,10 +89,23 @@ impl PublicationFacts {
     /// What is published.
     pub fn published(&self) -> Option<&Publication> {
         match self {
-            Self::Complete(publication) | Self::Wrong(_, _, Some(publication)) => Some(publication),
+            Self::Complete(publication) | Self::ToBeMade(Some(publication)) | Self::Wrong(_, _, Some(publication)) => {
+                Some(publication)
+            }
             _ => None,
         }
     }
+}
+
+/// Why no replication connection can be had.
+#[derive(Debug)]
+pub struct NoReplication {
+    /// What was answered.
+    pub error: String,
+    /// The way out, where the error knows it.
+    pub hint: Option<String>,
+    /// All connections are taken: it says nothing of the role.
+    pub crowded: bool,
 }
 
 /// A table whose rows cannot be read, all of them.
@@ -105,17 +132,24 @@ pub async fn gather(setup: &Setup) -> Result<SourceFacts, CommandError> {
     replication(setup, &mut facts).await;
     let failed = |error| CommandError::at("the source cannot be asked", error);
     facts.slot = slot::inspect(&client, &setup.stream).await.map_err(failed)?;
+    let failed = |error| CommandError::at("the source cannot be asked", error);
     if let (Some(position), Some(slot)) = (&mut facts.position, &facts.slot) {
         position.confirmed = slot.confirmed_flush;
     }
+    if let Some(pid) = facts.slot.as_ref().and_then(|slot| slot.active_pid) {
+        facts.slot_user = Some(slot::user(&client, pid).await.map_err(failed)?);
+    }
+    facts.daemon = setup.source.application_name.clone().unwrap_or_else(|| setup.application_name());
     facts.publication = publication(setup, &client).await.map_err(failed)?;
     let failed = |error| CommandError::at("the source cannot be asked", error);
     facts.unlogged = unlogged(setup, &client).await.map_err(failed)?;
     let Some(published) = facts.publication.published() else { return Ok(facts) };
-    let chosen = || published.tables.iter().filter(|table| setup.chooses(&table.name));
-    let leaves: Vec<u32> = chosen().flat_map(|table| table.leaves.iter().map(|leaf| leaf.oid)).collect();
-    let tables: Vec<u32> = chosen().map(|table| table.oid).collect();
-    facts.unreadable = unreadable(&client, &leaves).await.map_err(failed)?;
+    let names = published.tables.iter().map(|table| &table.name);
+    let unmatched = setup.tables.iter().flat_map(|tables| tables.unmatched(names.clone()));
+    facts.unmatched = unmatched.map(str::to_owned).collect();
+    let chosen: Vec<&PublishedTable> = published.tables.iter().filter(|table| setup.chooses(&table.name)).collect();
+    facts.unreadable = unreadable(&client, &chosen).await.map_err(failed)?;
+    let tables: Vec<u32> = chosen.iter().map(|table| table.oid).collect();
     let sequences = client.query_one(&SEQUENCES, &[&tables]).await.map_err(failed)?;
     facts.sequences = sequences.get(0);
     Ok(facts)
@@ -159,7 +193,11 @@ async fn replication(setup: &Setup, facts: &mut SourceFacts) {
                 Verdict::Halt { hint } => Some(hint),
                 Verdict::Retry => None,
             };
-            facts.no_replication = Some((chain(&error), hint));
+            // too_many_connections: of max_wal_senders, of max_connections, or of the role's own limit. An error of
+            // connecting has its SQLSTATE in its text.
+            let error = chain(&error);
+            let crowded = error.contains("(SQLSTATE 53300)");
+            facts.no_replication = Some(NoReplication { error, hint, crowded });
         }
     }
 }
@@ -182,18 +220,21 @@ async fn position(setup: &Setup) -> Result<Position, SourceError> {
     })
 }
 
-/// Where walferry may make the publication, the attempt ends at the session being read-only.
+/// Where walferry may make the publication, what it would be is found out by making it and rolling that back.
 async fn publication(setup: &Setup, client: &Client) -> Result<PublicationFacts, SourceError> {
     let name = &setup.config.source.publication;
     let chooses = |table: &TableName| setup.chooses(table);
     let chosen = setup.tables.as_ref().map(|_| &chooses as Chosen<'_>);
-    match publication::ensure(client, name, chosen).await {
-        Ok(publication) => Ok(PublicationFacts::Complete(publication)),
+    match publication::rehearse(client, name, chosen).await {
+        Ok((publication, false)) => Ok(PublicationFacts::Complete(publication)),
+        Ok((publication, true)) => Ok(PublicationFacts::ToBeMade(Some(publication))),
         Err(SourceError::Publication { problem, remedy, .. }) => {
             Ok(PublicationFacts::Wrong(problem, remedy, publication::read(client, name).await?))
         }
-        // read_only_sql_transaction
-        Err(SourceError::Postgres { source, .. }) if source.code() == Some("25006") => Ok(PublicationFacts::ToBeMade),
+        // lock_not_available
+        Err(SourceError::Postgres { source, .. }) if source.code() == Some("55P03") => {
+            Ok(PublicationFacts::ToBeMade(None))
+        }
         Err(error) => Err(error),
     }
 }
@@ -212,14 +253,42 @@ async fn unlogged(setup: &Setup, client: &Client) -> Result<Vec<TableName>, PgEr
     Ok(rows.iter().map(name).filter(|name| setup.chooses(name)).collect())
 }
 
-async fn unreadable(client: &Client, leaves: &[u32]) -> Result<Vec<Unreadable>, PgError> {
+/// COPY reads the published columns, and those of the row filter.
+async fn unreadable(client: &Client, tables: &[&PublishedTable]) -> Result<Vec<Unreadable>, PgError> {
+    let filters = Sql::new(
+        "SELECT d.objid, a.attname::text FROM pg_depend d JOIN pg_attribute a \
+         ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid AND a.attnum > 0 \
+         WHERE d.classid = 'pg_publication_rel'::regclass AND d.refclassid = 'pg_class'::regclass \
+         AND d.objid = ANY ($1::oid[])",
+    );
+    let entries: Vec<u32> = tables.iter().filter_map(|table| table.entry).collect();
+    let mut needed: BTreeSet<(u32, String)> = BTreeSet::new();
+    for row in client.query(&filters, &[&entries]).await? {
+        let table = tables.iter().find(|table| table.entry == Some(row.get(0)));
+        let leaves = table.iter().flat_map(|table| &table.leaves);
+        needed.extend(leaves.map(|leaf| (leaf.oid, row.get(1))));
+    }
+    let mut leaves: Vec<u32> = Vec::new();
+    for table in tables {
+        leaves.extend(table.leaves.iter().map(|leaf| leaf.oid));
+        let columns = |leaf: &Leaf| {
+            let oid = leaf.oid;
+            table.columns.iter().map(move |column| (oid, column.name.clone())).collect::<Vec<_>>()
+        };
+        needed.extend(table.leaves.iter().flat_map(columns));
+    }
+    let (oids, columns): (Vec<u32>, Vec<String>) = needed.into_iter().unzip();
     let sql = Sql::new(
         "SELECT * FROM (SELECT n.nspname::text, c.relname::text, NOT has_schema_privilege(n.oid, 'USAGE') AS closed, \
-         NOT has_any_column_privilege(c.oid, 'SELECT') AS no_select, row_security_active(c.oid) AS hidden \
+         NOT has_any_column_privilege(c.oid, 'SELECT') OR c.oid IN (SELECT oid \
+         FROM unnest($2::oid[], $3::text[]) AS needed (oid, attname) JOIN pg_attribute a \
+         ON a.attrelid = needed.oid AND a.attname = needed.attname AND NOT a.attisdropped \
+         WHERE NOT has_column_privilege(a.attrelid, a.attnum, 'SELECT')) AS no_select, \
+         row_security_active(c.oid) AS hidden \
          FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1::oid[])) t \
          WHERE closed OR no_select OR hidden ORDER BY 1, 2",
     );
-    let rows = client.query(&sql, &[&leaves]).await?;
+    let rows = client.query(&sql, &[&leaves, &oids, &columns]).await?;
     let one = |row: &Row| Unreadable {
         table: name(row),
         schema_closed: row.get(2),

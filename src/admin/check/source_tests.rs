@@ -2,6 +2,10 @@
 
 use super::*;
 use crate::admin::check::finding::Severity;
+use crate::admin::check::source_facts::NoReplication;
+use crate::launcher::gap::SourceFacts as Position;
+use crate::lsn::Lsn;
+use crate::source::slot::{Slot, SlotUser};
 
 fn good() -> SourceFacts {
     SourceFacts {
@@ -47,9 +51,10 @@ fn each_setting_that_is_wrong_is_one_finding_with_its_severity() {
     assert_eq!(one(|facts| facts.in_recovery = true), is(Error, "source.url"));
     assert_eq!(one(|facts| (facts.in_recovery, facts.version) = (true, 170_000)), is(Warning, "source.url"));
     assert_eq!(one(|facts| facts.slots = (10, 10)), is(Error, "max_replication_slots"));
-    assert_eq!(one(|facts| facts.slots = (10, 9)), is(Warning, "max_replication_slots"));
+    assert_eq!(one(|facts| (facts.slots, facts.copying) = ((10, 8), 2)), is(Warning, "max_replication_slots"));
     assert_eq!(one(|facts| facts.senders = (5, 5)), is(Error, "max_wal_senders"));
-    assert_eq!(one(|facts| facts.senders = (5, 4)), is(Warning, "max_wal_senders"));
+    assert_eq!(one(|facts| (facts.senders, facts.copying) = ((5, 3), 2)), is(Warning, "max_wal_senders"));
+    assert_eq!(found(|facts| (facts.slots, facts.senders, facts.copying) = ((10, 7), (5, 2), 2)), []);
     assert_eq!(one(|facts| facts.keep_megabytes = -1), is(Info, "max_slot_wal_keep_size"));
     assert_eq!(one(|facts| facts.keep_megabytes = 64), is(Warning, "max_slot_wal_keep_size"));
     assert_eq!(one(|facts| facts.sender_timeout = 2000), is(Warning, "wal_sender_timeout"));
@@ -57,7 +62,8 @@ fn each_setting_that_is_wrong_is_one_finding_with_its_severity() {
     assert_eq!(one(|facts| facts.encoding = "LATIN1".into()), is(Warning, "server_encoding"));
     assert_eq!(one(|facts| facts.sequences = 3), is(Info, "sequences"));
     assert_eq!(one(|facts| facts.large_objects = 3), is(Info, "large objects"));
-    assert_eq!(one(|facts| facts.publication = PublicationFacts::ToBeMade), is(Info, "publication"));
+    assert_eq!(one(|facts| facts.publication = PublicationFacts::ToBeMade(None)), is(Warning, "publication"));
+    assert_eq!(one(|facts| facts.unmatched = vec!["pulbic.*".into()]), is(Warning, "source.tables"));
 }
 
 #[test]
@@ -83,10 +89,64 @@ fn a_table_that_cannot_be_read_comes_with_the_grants() {
 
 #[test]
 fn a_role_that_cannot_replicate_is_told_how() {
-    let without_hint = found(|facts| facts.no_replication = Some(("no".into(), None)));
+    let answer = |hint: Option<&str>, crowded| {
+        Some(NoReplication { error: "no".into(), hint: hint.map(str::to_owned), crowded })
+    };
+    let without_hint = found(|facts| facts.no_replication = answer(None, false));
     assert!(without_hint[0].2.contains(r#"ALTER ROLE "walferry" REPLICATION"#), "{without_hint:?}");
-    let with_hint = found(|facts| facts.no_replication = Some(("no".into(), Some("do this".into()))));
+    let with_hint = found(|facts| facts.no_replication = answer(Some("do this"), false));
     assert_eq!(with_hint[0].2, "do this");
+    let senders = found(|facts| (facts.no_replication, facts.senders) = (answer(None, true), (3, 3)));
+    assert_eq!((senders.len(), senders[0].1.as_str()), (1, "max_wal_senders"), "it says nothing of the role");
+    let others = found(|facts| facts.no_replication = answer(None, true));
+    assert_eq!((others.len(), others[0].1.as_str()), (1, "connections"));
+}
+
+fn slot() -> Slot {
+    Slot {
+        name: "walferry".to_owned(),
+        plugin: Some("pgoutput".to_owned()),
+        slot_type: "logical".to_owned(),
+        database: Some("shop".to_owned()),
+        active_pid: Some(7),
+        confirmed_flush: Some(Lsn::new(500)),
+        restart_lsn: Some(Lsn::new(500)),
+        wal_status: Some("reserved".to_owned()),
+        invalidation_reason: None,
+        conflicting: false,
+        temporary: false,
+        retained_bytes: None,
+        safe_wal_size: None,
+        two_phase: false,
+        failover: false,
+    }
+}
+
+#[test]
+fn a_slot_that_no_target_knows_or_that_another_program_uses_is_found() {
+    let position = || Position {
+        system_identifier: "7".to_owned(),
+        timeline: 1,
+        switches: vec![],
+        flushed: Lsn::new(1000),
+        database: "shop".to_owned(),
+        slot: "walferry".to_owned(),
+        confirmed: Some(Lsn::new(500)),
+    };
+    let with = |known, application: Option<&str>| {
+        let user = SlotUser { pid: 7, session: application.map(|name| (name.to_owned(), "10.0.0.1".to_owned())) };
+        found(|facts| {
+            (facts.slot, facts.position, facts.known) = (Some(slot()), Some(position()), known);
+            (facts.slot_user, facts.daemon) = (Some(user), "walferry/walferry".to_owned());
+        })
+    };
+    assert_eq!(with(Some(true), Some("walferry/walferry")), [], "the daemon itself");
+    assert_eq!(with(None, None), [], "it has ended meanwhile, and not all targets could be asked");
+    for (known, application) in [(Some(true), Some("subscription")), (Some(false), None), (Some(false), Some("x"))] {
+        let found = with(known, application);
+        assert_eq!((found.len(), found[0].0), (1, Severity::Error), "{found:?}");
+        assert!(found[0].2.contains("source.slot"), "{found:?}");
+    }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! The checks of a target: each a small judgement over what it said, and over where the source stands. Pure.
 
 use super::finding::{Finding, Severity};
-use super::source::{encoding, version};
+use super::source::{encoding, unmatched_patterns, version};
 use super::target_facts::TargetFacts;
 use crate::error::{Judged, Verdict};
 use crate::launcher::gap::{self, SourceFacts as Position};
-use crate::relation::Displayed;
+use crate::relation::{Displayed, TableName};
 use crate::sql::Sql;
 use crate::tablesync::Weight;
 
@@ -21,6 +21,9 @@ const CHECKS: &[Check] = &[
     replica_role,
     types,
     tables,
+    unlogged,
+    replica_triggers,
+    |facts, _| unmatched_patterns("tables", &facts.unmatched),
 ];
 
 /// All findings about the target of this name. `source`: where the source stands, if that is known.
@@ -58,9 +61,22 @@ fn schema(facts: &TargetFacts, _: Option<&Position>) -> Vec<Finding> {
         return vec![];
     }
     let role = Sql::ident(&facts.role);
-    let (what, sql) = match facts.schema {
-        false => ("may not be created by the role", Sql::format("CREATE SCHEMA walferry AUTHORIZATION {}", &[&role])),
-        true => ("may not be used by the role", Sql::format("ALTER SCHEMA walferry OWNER TO {}", &[&role])),
+    let (what, sql) = match (facts.schema, facts.schema_filled) {
+        (false, _) => {
+            ("may not be created by the role", Sql::format("CREATE SCHEMA walferry AUTHORIZATION {}", &[&role]))
+        }
+        (true, false) => (
+            "may not be used by the role, or not to make tables in",
+            Sql::format("GRANT USAGE, CREATE ON SCHEMA walferry TO {}", &[&role]),
+        ),
+        (true, true) => (
+            "has tables that the role may not read and write",
+            Sql::format(
+                "GRANT USAGE, CREATE ON SCHEMA walferry TO {}; \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA walferry TO {}",
+                &[&role, &role],
+            ),
+        ),
     };
     vec![Finding::error("schema walferry", what).why("walferry keeps its progress there").mend(sql.to_string())]
 }
@@ -98,7 +114,7 @@ fn replica_role(facts: &TargetFacts, _: Option<&Position>) -> Vec<Finding> {
 }
 
 fn types(facts: &TargetFacts, _: Option<&Position>) -> Vec<Finding> {
-    let one = |(table, column, theirs, ours): &(crate::relation::TableName, String, String, String)| {
+    let one = |(table, column, theirs, ours): &(TableName, String, String, String)| {
         let what = format!("column {} is {ours}, and {theirs} on the source", Displayed(column));
         let sql = Sql::format(
             "ALTER TABLE {} ALTER COLUMN {} TYPE {}",
@@ -129,12 +145,37 @@ fn tables(facts: &TargetFacts, _: Option<&Position>) -> Vec<Finding> {
     facts.copy.iter().map(one).collect()
 }
 
+fn unlogged(facts: &TargetFacts, _: Option<&Position>) -> Vec<Finding> {
+    let one = |table: &TableName| {
+        let sql = Sql::format("ALTER TABLE {} SET LOGGED", &[&Sql::table(table)]);
+        Finding::error(table.to_string(), "is unlogged on the target")
+            .why("a crash of the target empties it, while the position that says what it holds stays")
+            .mend(sql.to_string())
+    };
+    facts.unlogged.iter().map(one).collect()
+}
+
+fn replica_triggers(facts: &TargetFacts, _: Option<&Position>) -> Vec<Finding> {
+    let one = |(table, triggers): &(TableName, Vec<String>)| {
+        let names: Vec<String> = triggers.iter().map(|name| Displayed(name).to_string()).collect();
+        let disable = triggers
+            .iter()
+            .map(|name| Sql::format("ALTER TABLE {} DISABLE TRIGGER {}", &[&Sql::table(table), &Sql::ident(name)]));
+        Finding::warning(
+            table.to_string(),
+            format!("has triggers that fire for every row on the target: {}", names.join(", ")),
+        )
+        .why("ENABLE ALWAYS and ENABLE REPLICA hold under session_replication_role = replica too; right if meant so")
+        .mend(disable.map(|sql| sql.to_string()).collect::<Vec<_>>().join("; "))
+    };
+    facts.replica_triggers.iter().map(one).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::apply::progress::Stored;
     use crate::lsn::{EndLsn, Lsn};
-    use crate::relation::TableName;
 
     fn good() -> TargetFacts {
         TargetFacts {
@@ -186,6 +227,10 @@ mod tests {
     fn what_the_role_may_not_do_comes_with_the_statement() {
         let schema = found(|facts| facts.may_use_schema = false);
         assert_eq!(schema[0].2, r#"CREATE SCHEMA walferry AUTHORIZATION "app""#);
+        let closed = found(|facts| (facts.may_use_schema, facts.schema) = (false, true));
+        assert_eq!(closed[0].2, r#"GRANT USAGE, CREATE ON SCHEMA walferry TO "app""#);
+        let filled = found(|facts| (facts.may_use_schema, facts.schema, facts.schema_filled) = (false, true, true));
+        assert!(filled[0].2.contains("ON ALL TABLES IN SCHEMA walferry"), "{filled:?}");
         let replica = found(|facts| facts.replica_role = false);
         assert_eq!(replica[0].2, r#"GRANT SET ON PARAMETER session_replication_role TO "app""#);
         let before = found(|facts| (facts.replica_role, facts.version) = (false, 140_000));
@@ -222,6 +267,18 @@ mod tests {
         let other = (TableName::new("s", "t"), "c".to_owned(), "bigint".to_owned(), "integer".to_owned());
         let types = found(|facts| facts.other_types = vec![other]);
         assert_eq!(types[0].2, r#"ALTER TABLE "s"."t" ALTER COLUMN "c" TYPE bigint"#);
+    }
+
+    #[test]
+    fn what_a_crash_empties_stops_and_what_fires_beside_warns() {
+        let unlogged = found(|facts| facts.unlogged = vec![TableName::new("s", "t")]);
+        let set = r#"ALTER TABLE "s"."t" SET LOGGED"#.to_owned();
+        assert_eq!(unlogged, [(Severity::Error, "s.t".to_owned(), set)]);
+        let fires = vec![(TableName::new("s", "t"), vec!["A".to_owned(), "b".to_owned()])];
+        let fires = found(|facts| facts.replica_triggers = fires);
+        let disable = r#"ALTER TABLE "s"."t" DISABLE TRIGGER "A"; ALTER TABLE "s"."t" DISABLE TRIGGER "b""#.to_owned();
+        assert_eq!(fires, [(Severity::Warning, "s.t".to_owned(), disable)]);
+        assert_eq!(found(|facts| facts.unmatched = vec!["s.x*".to_owned()])[0].1, "tables");
     }
 
     fn tablesync_finding(weight: Weight) -> crate::tablesync::Finding {

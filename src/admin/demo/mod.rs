@@ -12,6 +12,7 @@ mod account;
 mod binaries;
 mod compare;
 mod daemon;
+mod initdb;
 mod lines;
 mod server;
 mod shop;

@@ -3,10 +3,11 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::initdb::initdb;
 use super::site::Site;
 use super::watcher::{End, signal};
 use crate::admin::CommandError;
@@ -130,26 +131,6 @@ impl Drop for Server {
         drop(self.child.wait());
         self.site.watcher.ended(self.child.id());
     }
-}
-
-async fn initdb(site: &Site, name: &str, data: &Path) -> Result<(), CommandError> {
-    let password = site.write(&format!("{name}.password"), &site.password)?;
-    let mut command: Command = site.program("initdb");
-    command
-        .args(["--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"])
-        .arg("--pwfile")
-        .arg(&password)
-        .arg("--pgdata")
-        .arg(data)
-        .stdin(Stdio::null());
-    let cannot = |source| CommandError::failed("cannot run initdb").because(source);
-    let output = tokio::process::Command::from(command).kill_on_drop(true).output().await.map_err(cannot)?;
-    std::fs::remove_file(&password).map_err(cannot)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(CommandError::failed(format!("initdb failed for the server {name}:\n{}", said.trim_end())))
 }
 
 /// The last lines of a log; empty when it cannot be read.

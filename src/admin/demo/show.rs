@@ -56,6 +56,8 @@ pub struct Show<'a> {
     rows_before: u64,
     events: Vec<(u64, Event)>,
     written: u64,
+    /// Whether the last transaction is written.
+    last: bool,
 }
 
 impl<'a> Show<'a> {
@@ -76,7 +78,16 @@ impl<'a> Show<'a> {
         let source = source.connect(DATABASE).await?;
         let rows_before = changed_rows(&source).await?;
         let events = schedule(duration);
-        Ok(Self { source, targets: clients, daemon, started: Instant::now(), rows_before, events, written: 0 })
+        Ok(Self {
+            source,
+            targets: clients,
+            daemon,
+            started: Instant::now(),
+            rows_before,
+            events,
+            written: 0,
+            last: false,
+        })
     }
 
     /// Lets the workload run for its time and everything arrive.
@@ -108,7 +119,7 @@ impl<'a> Show<'a> {
             if let Some(deadline) = deadline
                 && self.events.is_empty()
             {
-                if self.arrived().await? {
+                if self.arrived(status.as_ref()).await? {
                     return Ok(());
                 }
                 if Instant::now() >= deadline {
@@ -154,8 +165,7 @@ impl<'a> Show<'a> {
     async fn end(&mut self, workload: Workload) -> Result<(), CommandError> {
         let written = std::sync::Arc::clone(&workload.written);
         workload.stop().await?;
-        self.source.batch(&LAST).await.map_err(|error| CommandError::at("writing to the source", error))?;
-        self.written = written.committed.load(Ordering::Relaxed) + 1;
+        self.written = written.committed.load(Ordering::Relaxed);
         let rolled_back = written.rolled_back.load(Ordering::Relaxed);
         line(&format!(
             "         --> the workload has stopped: {} transactions committed, {} rolled back",
@@ -164,7 +174,16 @@ impl<'a> Show<'a> {
         ))
     }
 
-    async fn arrived(&self) -> Result<bool, CommandError> {
+    /// The last transaction is written when every table is in step: then it comes by the stream, after all others. With
+    /// the copy of its table it would say nothing of other tables.
+    async fn arrived(&mut self, status: Option<&StatusSnapshot>) -> Result<bool, CommandError> {
+        if !self.last {
+            if status.is_some_and(|status| status.not_ready().is_empty()) {
+                self.source.batch(&LAST).await.map_err(|error| CommandError::at("writing to the source", error))?;
+                (self.last, self.written) = (true, self.written + 1);
+            }
+            return Ok(false);
+        }
         for (server, client) in &self.targets {
             let row = client
                 .query_one(&HAS_LAST, &[])

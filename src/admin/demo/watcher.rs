@@ -14,19 +14,20 @@ use crate::admin::CommandError;
 const SCRIPT: &str = r#"
     running=
     while read -r word pid signal; do
+        [ "$signal" = GROUP ] && pid=-$pid signal=KILL
         rest=
-        for other in $running; do [ "${other%/*}" = "$pid" ] || rest="$rest $other"; done
+        for other in $running; do case ${other%/*} in "$pid" | "-$pid") ;; *) rest="$rest $other" ;; esac; done
         running=$rest
         [ "$word" = started ] && running="$running $pid/$signal"
     done
-    for one in $running; do kill -s "${one#*/}" "${one%/*}" 2>/dev/null; done
+    for one in $running; do kill -s "${one#*/}" -- "${one%/*}" 2>/dev/null; done
     for one in $running; do
         turns=0
-        while kill -s 0 "${one%/*}" 2>/dev/null && [ "$turns" -lt 100 ]; do
+        while kill -s 0 -- "${one%/*}" 2>/dev/null && [ "$turns" -lt 100 ]; do
             turns=$((turns + 1))
             sleep 0.1
         done
-        kill -s KILL "${one%/*}" 2>/dev/null
+        kill -s KILL -- "${one%/*}" 2>/dev/null
     done
     [ "$1" = keep ] || rm -rf "$2"
 "#;
@@ -38,6 +39,8 @@ pub enum End {
     Quit,
     /// For what has nothing to release.
     Kill,
+    /// For the leader of a process group, with the whole group.
+    Group,
 }
 
 /// See the module. Dropping it closes the pipe and waits until the shell is done.
@@ -73,6 +76,7 @@ impl Watcher {
         let signal = match end {
             End::Quit => "QUIT",
             End::Kill => "KILL",
+            End::Group => "GROUP",
         };
         self.tell(&format!("started {pid} {signal}"))
             .map_err(|source| CommandError::failed("the shell that watches over the servers is gone").because(source))
@@ -104,9 +108,24 @@ impl Drop for Watcher {
 
 /// Sends a signal by name. Through a shell, as there is no safe call for it in Rust's library.
 pub fn signal(pid: u32, name: &str) -> std::io::Result<()> {
+    kill(name, &pid.to_string()).map(drop)
+}
+
+/// As [`signal`], to every process of the group that this one leads.
+pub fn signal_group(leader: u32, name: &str) -> std::io::Result<()> {
+    kill(name, &format!("-{leader}")).map(drop)
+}
+
+/// Whether a process of the group is left.
+pub fn group_is_alive(leader: u32) -> bool {
+    kill("0", &format!("-{leader}")).unwrap_or(false)
+}
+
+/// Whether the signal was sent to anybody.
+fn kill(name: &str, whom: &str) -> std::io::Result<bool> {
     let mut kill = Command::new("sh");
-    kill.args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid.to_string()]).stderr(Stdio::null());
-    kill.status().map(drop)
+    kill.args(["-c", r#"kill -s "$1" -- "$2""#, "kill", name, whom]).stderr(Stdio::null());
+    kill.status().map(|status| status.success())
 }
 
 #[cfg(test)]
@@ -133,6 +152,25 @@ mod tests {
         other.kill().unwrap();
         other.wait().unwrap();
         assert!(!directory.path().exists());
+    }
+
+    #[test]
+    fn a_group_is_ended_with_its_leader() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut leader = Command::new("sh").args(["-c", "sleep 600 & wait"]).process_group(0).spawn().unwrap();
+        let group = leader.id();
+        let watcher = Watcher::start(directory.path(), false).unwrap();
+        watcher.started(group, End::Group).unwrap();
+        let mut other = Command::new("sh").args(["-c", "sleep 600 & wait"]).process_group(0).spawn().unwrap();
+        watcher.started(other.id(), End::Group).unwrap();
+        watcher.ended(other.id());
+        let reaper = std::thread::spawn(move || leader.wait().unwrap());
+        drop(watcher);
+        assert!(!reaper.join().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none(), "what had ended for the watcher was not touched");
+        assert!(group_is_alive(other.id()));
+        signal_group(other.id(), "KILL").unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! slot is there (a slot nobody knows is not ours), and positions are forgotten before the slot goes (a target
 //! without a position is copied again; one with a position and no slot is refused).
 
+use super::standing::{self, Known};
 use super::{Done, guard};
 use crate::admin::{CommandError, servers};
 use crate::apply::progress::{self, Stream};
@@ -21,22 +22,30 @@ const COPY_NEXT: &str = "The next walferry run copies the tables, then follows t
 /// What becomes of the rows on the targets.
 pub fn fate(setup: &Setup) -> &'static str {
     match setup.config.copy.existing_rows {
-        ExistingRows::Merge => "kept (rows of the same key are overwritten, others stay)",
+        ExistingRows::Merge => {
+            "kept (copy.existing_rows = \"merge\": rows of the same key are overwritten, and rows that the source has \
+             deleted meanwhile stay)"
+        }
         ExistingRows::Refuse | ExistingRows::Truncate => "emptied",
     }
 }
 
-/// Creates publication and slot.
+/// Creates publication and slot; `done` says how far it came.
 ///
 /// # Errors
 /// The slot is there, or a target has followed one that is gone.
-pub async fn create(setup: &Setup, source: &Client) -> Result<Done, CommandError> {
+pub async fn create(setup: &Setup, source: &Client, done: &mut Done) -> Result<(), CommandError> {
     let _lock = guard::take(setup, source, false).await?;
-    let failed = |error| CommandError::at("slot create", error);
-    if let Some(found) = slot::inspect(source, &setup.stream).await.map_err(failed)? {
-        let hint = match found.check_usable(&setup.source.dbname) {
-            Ok(()) => "It is ready for walferry run; walferry slot reset drops and creates it anew.".to_owned(),
-            Err(error) => crate::error::chain(&error),
+    if let Some(found) = guard::own_slot(setup, source).await? {
+        let hint = match (found.check_usable(&setup.source.dbname), standing::known(setup).await) {
+            (Err(error), _) => crate::error::chain(&error),
+            (Ok(()), Known::Yes) => {
+                "It is ready for walferry run; walferry slot reset drops and creates it anew.".to_owned()
+            }
+            (Ok(()), _) => "No target that answers knows it, and walferry run follows no slot that might be another \
+                            program's: set source.slot to another name; or, if it is left over, walferry slot reset \
+                            drops and creates it anew."
+                .to_owned(),
         };
         return Err(CommandError::refused(format!("the slot \"{}\" exists already", setup.stream), hint));
     }
@@ -53,38 +62,37 @@ pub async fn create(setup: &Setup, source: &Client) -> Result<Done, CommandError
             ));
         }
     }
-    let mut done = Done { slot: setup.stream.clone(), next: COPY_NEXT.to_owned(), ..Done::default() };
     let conn = replication(setup).await?;
-    ensure_publication(setup, source, &mut done).await?;
-    make(setup, source, &targets, conn, &mut done).await?;
-    Ok(done)
+    ensure_publication(setup, source, done).await?;
+    make(setup, source, &targets, conn, done).await?;
+    COPY_NEXT.clone_into(&mut done.next);
+    Ok(())
 }
 
 /// Drops the slot.
 ///
 /// # Errors
-/// There is none, or somebody uses it.
-pub async fn drop(setup: &Setup, source: &Client, force: bool) -> Result<Done, CommandError> {
+/// There is none, it cannot be walferry's, or somebody uses it.
+pub async fn drop(setup: &Setup, source: &Client, force: bool, done: &mut Done) -> Result<(), CommandError> {
     let _lock = guard::take(setup, source, force).await?;
     guard::drop_slot(setup, source, force).await?;
-    let next =
-        "The targets keep their rows and their positions. The source no longer keeps WAL for them: they can only go \
-                on by walferry slot reset, which has their tables copied again."
-            .to_owned();
-    let done = vec![format!("Dropped the slot \"{}\" on {}.", setup.stream, source.peer())];
-    Ok(Done { slot: setup.stream.clone(), done, next })
+    done.done.push(format!("Dropped the slot \"{}\" on {}.", setup.stream, source.peer()));
+    "The targets keep their rows and their positions. The source no longer keeps WAL for them: they can only go on by \
+     walferry slot reset, which has their tables copied again."
+        .clone_into(&mut done.next);
+    Ok(())
 }
 
-/// Drops and creates the slot, and marks on every target what must be copied again.
+/// Drops and creates the slot, and marks on every target what must be copied again; `done` says how far it came.
 ///
 /// # Errors
-/// Somebody uses the slot, or a target cannot be reached; then nothing was changed.
-pub async fn reset(setup: &Setup, source: &Client, force: bool) -> Result<Done, CommandError> {
+/// The slot cannot be walferry's, somebody uses it, or a target cannot be reached; then nothing was changed. Or a later
+/// step fails; then another reset begins anew.
+pub async fn reset(setup: &Setup, source: &Client, force: bool, done: &mut Done) -> Result<(), CommandError> {
     let _lock = guard::take(setup, source, force).await?;
     let targets = connect_all(setup).await?;
     let conn = replication(setup).await?;
-    let mut done = Done { slot: setup.stream.clone(), ..Done::default() };
-    ensure_publication(setup, source, &mut done).await?;
+    ensure_publication(setup, source, done).await?;
     for (target, client) in setup.targets.iter().zip(&targets) {
         progress::migrate(client).await.map_err(servers::at(target))?;
         let marked = mark(client, &setup.stream).await.map_err(servers::at(target))?;
@@ -98,13 +106,13 @@ pub async fn reset(setup: &Setup, source: &Client, force: bool) -> Result<Done, 
         guard::drop_slot(setup, source, force).await?;
         done.done.push(format!("Dropped the slot \"{}\" on {}.", setup.stream, source.peer()));
     }
-    make(setup, source, &targets, conn, &mut done).await?;
+    make(setup, source, &targets, conn, done).await?;
     done.next = format!(
         "The rows of these tables on the targets stay as they are until the next walferry run; then they are {}, and \
          copied again under a new snapshot.",
         fate(setup)
     );
-    Ok(done)
+    Ok(())
 }
 
 /// Waits for copies under way, which then find that they are not the copier any more.

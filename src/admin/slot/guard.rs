@@ -1,4 +1,5 @@
-//! Nothing is changed under a running daemon: whoever changes a stream holds its lock, as the daemon does.
+//! Nothing is changed under a running daemon, and no slot that walferry cannot have made: whoever changes a stream
+//! holds its lock, as the daemon does, and looks at the slot first.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +7,8 @@ use crate::admin::CommandError;
 use crate::launcher::setup::Setup;
 use crate::postgres::Client;
 use crate::source::lock::StreamLock;
-use crate::source::{SourceError, slot};
+use crate::source::slot::{self, Slot};
+use crate::source::{SourceError, slot::SlotUser};
 use crate::sql::Sql;
 
 /// How long a daemon that was disconnected may take to be gone.
@@ -15,27 +17,36 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
-const WHO: Sql = Sql::new(
-    "SELECT coalesce(application_name, ''), coalesce(host(client_addr), 'this machine') FROM pg_stat_activity \
-     WHERE pid = $1",
-);
+/// The stream's slot, if there is one, and if walferry can have made it.
+///
+/// # Errors
+/// It is of another kind, plugin or database, or temporary: not even `--force` is for those.
+pub async fn own_slot(setup: &Setup, source: &Client) -> Result<Option<Slot>, CommandError> {
+    let failed = |error| CommandError::at("the slot is left alone", error);
+    let found = slot::inspect(source, &setup.stream).await.map_err(failed)?;
+    if let Some(slot) = &found {
+        slot.check_kind(&setup.source.dbname).map_err(failed)?;
+    }
+    Ok(found)
+}
 
 /// Takes the stream's lock on `source` and makes sure that nobody streams from the slot. With `force`, whoever does is
 /// disconnected.
 ///
 /// # Errors
-/// Somebody uses the stream, and who that is.
+/// As [`own_slot`]; or somebody uses the stream, and who that is.
 pub async fn take(setup: &Setup, source: &Client, force: bool) -> Result<StreamLock, CommandError> {
     let deadline = Instant::now() + PATIENCE;
     let mut lock = None;
     loop {
+        let slot = own_slot(setup, source).await?;
         let failed = |error| CommandError::at("asking who uses the stream", error);
         if lock.is_none() {
             lock = StreamLock::try_acquire(source, &setup.stream).await.map_err(failed)?;
         }
         let user = match &lock {
             None => StreamLock::holder(source, &setup.stream).await.map_err(failed)?,
-            Some(_) => slot::inspect(source, &setup.stream).await.map_err(failed)?.and_then(|slot| slot.active_pid),
+            Some(_) => slot.and_then(|slot| slot.active_pid),
         };
         match (lock, user) {
             (Some(lock), None) => return Ok(lock),
@@ -57,10 +68,12 @@ pub async fn take(setup: &Setup, source: &Client, force: bool) -> Result<StreamL
 /// that it has lost the lock) is disconnected again.
 ///
 /// # Errors
-/// As [`slot::drop`].
+/// As [`own_slot`] and [`slot::drop`].
 pub async fn drop_slot(setup: &Setup, source: &Client, force: bool) -> Result<(), CommandError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
+        // Again each time: another one may have been made under this name.
+        own_slot(setup, source).await?;
         match slot::drop(source, &setup.stream).await {
             Err(SourceError::SlotActive { pid: Some(pid), .. }) if force && Instant::now() < deadline => {
                 disconnect(source, pid).await?;
@@ -70,21 +83,24 @@ pub async fn drop_slot(setup: &Setup, source: &Client, force: bool) -> Result<()
     }
 }
 
+/// Who uses the slot, or holds the stream.
+///
+/// # Errors
+/// The source cannot be asked.
+pub async fn user(setup: &Setup, source: &Client, slot: Option<&Slot>) -> Result<Option<SlotUser>, CommandError> {
+    let failed = |error| CommandError::at("asking who uses the stream", error);
+    let pid = match slot.and_then(|slot| slot.active_pid) {
+        Some(pid) => Some(pid),
+        None => StreamLock::holder(source, &setup.stream).await.map_err(failed)?,
+    };
+    let Some(pid) = pid else { return Ok(None) };
+    slot::user(source, pid).await.map(Some).map_err(failed)
+}
+
 async fn in_use(setup: &Setup, source: &Client, pid: Option<i32>) -> Result<CommandError, CommandError> {
     let who = match pid {
         None => "another session".to_owned(),
-        Some(pid) => {
-            match source.query_opt(&WHO, &[&pid]).await.map_err(|error| CommandError::at("asking who", error))? {
-                Some(row) => {
-                    format!(
-                        "server process {pid} (application {}, from {})",
-                        row.get::<_, String>(0),
-                        row.get::<_, String>(1)
-                    )
-                }
-                None => format!("server process {pid}"),
-            }
-        }
+        Some(pid) => slot::user(source, pid).await.map_err(|error| CommandError::at("asking who", error))?.to_string(),
     };
     Ok(CommandError::refused(
         format!("the stream \"{}\" is in use by {who}", setup.stream),

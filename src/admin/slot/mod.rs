@@ -3,16 +3,19 @@
 //! | file | idea |
 //! |---|---|
 //! | `mod.rs` | which command, and what it prints |
-//! | `guard.rs` | nothing is changed under a running daemon |
+//! | `guard.rs` | nothing is changed under a running daemon, and no slot that cannot be walferry's |
+//! | `standing.rs` | what the slot is, who uses it, whether a target knows it: said before it is given up |
 //! | `change.rs` | create, drop, reset, in an order that a crash cannot harm |
 
 mod change;
 mod guard;
+mod standing;
 
 use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
+use self::standing::{Known, Standing};
 use super::output::{self, line, size};
 use super::{CommandError, servers};
 use crate::cli::{ExitCode, SlotChange, SlotCommand};
@@ -34,6 +37,8 @@ struct SlotReport {
     restart_lsn: Option<String>,
     wal_status: Option<String>,
     invalidation_reason: Option<String>,
+    /// Whether it is of no use any more.
+    lost: bool,
     retained_bytes: Option<u64>,
     safe_wal_size: Option<i64>,
     temporary: bool,
@@ -44,6 +49,7 @@ impl SlotReport {
     fn new(slot: Slot, ours: &str) -> Self {
         Self {
             ours: slot.name == ours,
+            lost: slot.is_lost(),
             name: slot.name,
             plugin: slot.plugin,
             database: slot.database,
@@ -68,7 +74,11 @@ impl SlotReport {
             or_dash(&self.confirmed_flush_lsn),
             or_dash(&self.wal_status),
             self.retained_bytes.map_or_else(|| "-".to_owned(), size),
-            self.safe_wal_size.map_or_else(|| "no limit".to_owned(), |left| size(left.max(0).unsigned_abs())),
+            match self.safe_wal_size {
+                _ if self.lost => "lost".to_owned(),
+                Some(left) => size(left.max(0).unsigned_abs()),
+                None => "no limit".to_owned(),
+            },
         ]
     }
 }
@@ -78,6 +88,9 @@ impl SlotReport {
 struct Done {
     /// The slot.
     slot: String,
+    /// What was to be known beforehand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<String>,
     /// In the order in which it was done, as sentences.
     done: Vec<String>,
     /// What is going to happen next, and what to do about it.
@@ -91,27 +104,40 @@ struct Done {
 pub async fn run(config: Config, command: &SlotCommand) -> Result<ExitCode, CommandError> {
     let setup = servers::setup(config)?;
     let source = servers::source(&setup).await?;
-    match command {
-        SlotCommand::List(output) => list(&setup, &source, output.json).await,
-        SlotCommand::Create(output) => report(&change::create(&setup, &source).await?, output.json),
+    let mut done = Done { slot: setup.stream.clone(), ..Done::default() };
+    let (changed, json) = match command {
+        SlotCommand::List(output) => return list(&setup, &source, output.json).await,
+        SlotCommand::Create(output) => (change::create(&setup, &source, &mut done).await, output.json),
         SlotCommand::Drop(flags) => {
             let what =
                 format!("Drop the replication slot \"{}\"? Its targets can only go on by a new copy.", setup.stream);
-            agree(flags, &what)?;
-            report(&change::drop(&setup, &source, flags.force).await?, flags.output.json)
+            agree(flags, &Standing::find_out(&setup, &source).await?, &what, &mut done)?;
+            (change::drop(&setup, &source, flags.force, &mut done).await, flags.output.json)
         }
         SlotCommand::Reset(flags) => {
-            let targets: Vec<&str> = setup.targets.iter().map(|target| target.name.as_str()).collect();
-            let what = format!(
-                "Drop and create the replication slot \"{}\", and have all its tables on {} {} and copied again?",
-                setup.stream,
-                targets.join(", "),
-                change::fate(&setup)
-            );
-            agree(flags, &what)?;
-            report(&change::reset(&setup, &source, flags.force).await?, flags.output.json)
+            agree(flags, &Standing::find_out(&setup, &source).await?, &reset_what(&setup), &mut done)?;
+            (change::reset(&setup, &source, flags.force, &mut done).await, flags.output.json)
         }
+    };
+    if let Err(error) = changed {
+        if !done.done.is_empty() {
+            "It failed after that: see the error.".clone_into(&mut done.next);
+            report(&done, json)?;
+        }
+        return Err(error);
     }
+    report(&done, json)
+}
+
+fn reset_what(setup: &Setup) -> String {
+    let targets: Vec<&str> = setup.targets.iter().map(|target| target.name.as_str()).collect();
+    format!(
+        "Drop and create the replication slot \"{}\", and have the rows of all its tables on {} {}, and the tables \
+         copied again?",
+        setup.stream,
+        targets.join(", "),
+        change::fate(setup)
+    )
 }
 
 async fn list(setup: &Setup, source: &Client, json: bool) -> Result<ExitCode, CommandError> {
@@ -137,22 +163,30 @@ fn report(done: &Done, json: bool) -> Result<ExitCode, CommandError> {
     if json {
         output::json(done)?;
     } else {
-        done.done.iter().try_for_each(|sentence| line(sentence))?;
+        done.notes.iter().chain(&done.done).try_for_each(|sentence| line(sentence))?;
         line(&done.next)?;
     }
     Ok(ExitCode::Success)
 }
 
-/// Asks, on a terminal, unless `--yes` says that the user has thought about it.
-fn agree(flags: &SlotChange, what: &str) -> Result<(), CommandError> {
+/// Asks, on a terminal, unless `--yes` says that the user has thought about it. What is to be known of the slot is said
+/// in either case.
+fn agree(flags: &SlotChange, standing: &Standing, what: &str, done: &mut Done) -> Result<(), CommandError> {
     if flags.yes {
+        // A slot that a target knows is what one expects.
+        if standing.known != Known::Yes {
+            done.notes = standing.sentences();
+        }
         return Ok(());
+    }
+    let failed = |source| CommandError::failed("cannot ask").because(source);
+    let mut error = std::io::stderr();
+    for sentence in standing.sentences() {
+        writeln!(error, "{sentence}").map_err(failed)?;
     }
     if !std::io::stdin().is_terminal() {
         return Err(CommandError::refused("this gives the slot up, and nobody can be asked", "Say --yes."));
     }
-    let failed = |source| CommandError::failed("cannot ask").because(source);
-    let mut error = std::io::stderr();
     write!(error, "{what} [y/N] ").and_then(|()| error.flush()).map_err(failed)?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(failed)?;

@@ -29,9 +29,12 @@ struct Report {
     servers: Option<ServersReport>,
     /// What is not as it should be; empty when all is well.
     problems: Vec<String>,
+    /// Whether it stays so until somebody acts.
+    halted: bool,
 }
 
-/// Prints the status. [`ExitCode::Failure`] when something is not as it should be.
+/// Prints the status. [`ExitCode::Failure`] when something is not as it should be, [`ExitCode::Refused`] when it stays
+/// so until somebody acts.
 ///
 /// # Errors
 /// The configuration cannot be used. A server that cannot be reached is part of the report.
@@ -49,7 +52,11 @@ pub async fn run(config: Config, output: Output) -> Result<ExitCode, CommandErro
             line(&format!("! {problem}"))?;
         }
     }
-    Ok(if report.problems.is_empty() { ExitCode::Success } else { ExitCode::Failure })
+    Ok(match (report.problems.is_empty(), report.halted) {
+        (_, true) => ExitCode::Refused,
+        (true, false) => ExitCode::Success,
+        (false, false) => ExitCode::Failure,
+    })
 }
 
 async fn find_out(config: Config) -> Result<Report, CommandError> {
@@ -57,8 +64,8 @@ async fn find_out(config: Config) -> Result<Report, CommandError> {
         None => "http.listen is \"\", so the daemon cannot be asked".to_owned(),
         Some(listen) => match ask(listen).await {
             Ok(status) if status.stream == config.source.slot => {
-                let problems = status.not_ready();
-                return Ok(Report { daemon: Some(status), servers: None, problems });
+                let (problems, halted) = (status.not_ready(), status.is_halted());
+                return Ok(Report { daemon: Some(status), servers: None, problems, halted });
             }
             Ok(status) => format!("the daemon at {listen} is that of another stream, \"{}\"", status.stream),
             Err(error) => chain(&error),
@@ -66,6 +73,6 @@ async fn find_out(config: Config) -> Result<Report, CommandError> {
     };
     let setup = sessions::setup(config)?;
     let report = servers::ask(&setup, why).await;
-    let problems = report.problems();
-    Ok(Report { daemon: None, servers: Some(report), problems })
+    let (problems, halted) = (report.problems(), report.source.is_lost());
+    Ok(Report { daemon: None, servers: Some(report), problems, halted })
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::admin::{CommandError, servers};
 use crate::apply::progress;
-use crate::error::chain;
+use crate::error::{Judged, Verdict, chain};
 use crate::launcher::setup::{Setup, TargetSetup};
 use crate::lsn::Lsn;
 use crate::postgres::Client;
@@ -55,6 +55,8 @@ pub struct SlotReport {
     pub retained_bytes: Option<u64>,
     /// Why it is of no use.
     pub unusable: Option<String>,
+    /// Whether it stays so.
+    pub lost: bool,
     /// It may lose what it needs at the next checkpoint.
     pub at_risk: bool,
 }
@@ -118,6 +120,13 @@ impl ServersReport {
     }
 }
 
+impl SourceReport {
+    /// Whether there is a slot that no daemon can go on with.
+    pub fn is_lost(&self) -> bool {
+        self.slot.as_ref().is_some_and(|slot| slot.lost)
+    }
+}
+
 impl TargetReport {
     fn problem(&self) -> Option<String> {
         let copying = self.tables.iter().filter(|table| table.state == CopyState::Copying.as_str()).count();
@@ -161,14 +170,19 @@ async fn source(setup: &Setup) -> Result<(SourceReport, Option<Lsn>), CommandErr
     let held_by = StreamLock::holder(&client, &setup.stream).await.map_err(failed)?;
     let wal = client.query_one(&WAL_END, &[]).await.map_err(|error| CommandError::at("cannot be asked", error))?;
     let wal: Option<Lsn> = wal.get::<_, Option<String>>(0).and_then(|text| text.parse().ok());
-    let slot = slot.map(|slot| SlotReport {
-        unusable: slot.check_usable(&setup.source.dbname).err().map(|error| chain(&error)),
-        at_risk: slot.is_at_risk(),
-        active_pid: slot.active_pid,
-        confirmed_lsn: slot.confirmed_flush.map(|lsn| lsn.to_string()),
-        wal_status: slot.wal_status,
-        retained_bytes: slot.retained_bytes,
-    });
+    let report = |slot: slot::Slot| {
+        let error = slot.check_usable(&setup.source.dbname).err();
+        SlotReport {
+            lost: error.as_ref().is_some_and(|error| matches!(error.verdict(), Verdict::Halt { .. })),
+            unusable: error.as_ref().map(|error| chain(error)),
+            at_risk: slot.is_at_risk(),
+            active_pid: slot.active_pid,
+            confirmed_lsn: slot.confirmed_flush.map(|lsn| lsn.to_string()),
+            wal_status: slot.wal_status,
+            retained_bytes: slot.retained_bytes,
+        }
+    };
+    let slot = slot.map(report);
     Ok((SourceReport { error: None, wal_lsn: wal.map(|lsn| lsn.to_string()), held_by, slot }, wal))
 }
 
@@ -232,6 +246,9 @@ mod tests {
         assert_eq!(report.problems(), ["no daemon runs for this stream"]);
         report.source.slot = None;
         assert_eq!(report.problems().len(), 2);
+        assert!(!report.source.is_lost(), "a slot that is not there may be made");
+        report.source.slot = Some(SlotReport { lost: true, ..SlotReport::default() });
+        assert!(report.source.is_lost());
         report.source.error = Some("refused".to_owned());
         assert_eq!(report.problems(), ["source: refused"]);
 

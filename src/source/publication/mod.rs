@@ -15,7 +15,7 @@
 mod ensure;
 mod read;
 
-pub use ensure::{Chosen, ensure, missing};
+pub use ensure::{Chosen, ensure, missing, rehearse};
 pub use read::{exists, read};
 
 use crate::relation::{ReplicaIdentity, TableName};

@@ -11,7 +11,7 @@ use crate::sql::Sql;
 
 /// A table that can be the identity's index: `RelationGetIndexList` in relcache.c, which passes over invalid, partial
 /// and deferrable ones.
-const IDENTITY_INDEX: Sql = Sql::new(
+pub(super) const IDENTITY_INDEX: Sql = Sql::new(
     "i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND \
      CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END",
 );

@@ -85,6 +85,34 @@ pub async fn list(client: &Client) -> Result<Vec<Slot>, SourceError> {
     rows.iter().map(Slot::from_row).collect()
 }
 
+/// A server process that uses a slot or holds a stream's lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotUser {
+    /// `pg_stat_activity.pid`.
+    pub pid: i32,
+    /// `application_name` and the client's address; `None` when it has ended meanwhile.
+    pub session: Option<(String, String)>,
+}
+
+impl std::fmt::Display for SlotUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "server process {}", self.pid)?;
+        self.session.as_ref().map_or(Ok(()), |(name, from)| write!(f, " (application {name}, from {from})"))
+    }
+}
+
+/// Who a server process works for.
+pub async fn user(client: &Client, pid: i32) -> Result<SlotUser, SourceError> {
+    let sql = Sql::new(
+        "SELECT coalesce(application_name, '') AS name, coalesce(host(client_addr), 'this machine') AS address \
+         FROM pg_stat_activity WHERE pid = $1",
+    );
+    let row = client.query_opt(&sql, &[&pid]).await;
+    let row = row.map_err(SourceError::during(format!("asking who server process {pid} works for")))?;
+    let session = row.map(|row| Ok::<_, SourceError>((get(&row, "name")?, get(&row, "address")?))).transpose()?;
+    Ok(SlotUser { pid, session })
+}
+
 /// Drops the slot; the server may then remove the WAL it kept.
 ///
 /// # Errors
@@ -122,41 +150,57 @@ impl Slot {
         self.wal_status.as_deref() == Some("unreserved")
     }
 
+    /// Whether it has lost what it was kept for and cannot be streamed from any more.
+    pub fn is_lost(&self) -> bool {
+        self.invalidation_reason.is_some() || self.conflicting || self.wal_status.as_deref() == Some("lost")
+    }
+
+    /// Refuses a slot that walferry cannot have made for this database: of another kind, plugin or database, or one
+    /// that ends with somebody's session.
+    ///
+    /// # Errors
+    /// [`SourceError::SlotUnusable`] with the way out.
+    pub fn check_kind(&self, database: &str) -> Result<(), SourceError> {
+        const OTHER_NAME: &str = "it belongs to something else: set `slot` under [source] to another name";
+        let foreign = |why| Err(self.unusable(why, OTHER_NAME));
+        if self.slot_type != "logical" {
+            return foreign("it is a physical slot".to_owned());
+        }
+        if self.plugin.as_deref() != Some(PLUGIN) {
+            let plugin = self.plugin.as_deref().unwrap_or("unknown");
+            return foreign(format!("its output plugin is {plugin}, not {PLUGIN}"));
+        }
+        if self.database.as_deref() != Some(database) {
+            let other = self.database.as_deref().unwrap_or("unknown");
+            return foreign(format!("it is of database \"{other}\", not \"{database}\""));
+        }
+        if self.temporary {
+            return foreign("it is temporary and ends with the session that made it".to_owned());
+        }
+        Ok(())
+    }
+
+    fn unusable(&self, why: String, remedy: &str) -> SourceError {
+        SourceError::SlotUnusable { slot: self.name.clone(), why, remedy: remedy.to_owned() }
+    }
+
     /// Refuses a slot that is of another kind, of somebody else, lost, or not finished. Whether it is in use is not
     /// asked.
     ///
     /// # Errors
     /// [`SourceError::SlotUnusable`] with the way out, [`SourceError::SlotUnfinished`].
     pub fn check_usable(&self, database: &str) -> Result<(), SourceError> {
-        let unusable = |why: String, remedy: &str| {
-            let remedy = remedy.to_owned();
-            Err(SourceError::SlotUnusable { slot: self.name.clone(), why, remedy })
-        };
-        const OTHER_NAME: &str = "it belongs to something else: set `slot` under [source] to another name";
+        self.check_kind(database)?;
         const RESET: &str = "run `walferry slot reset`: it creates the slot anew and has the tables copied again";
-        if self.slot_type != "logical" {
-            return unusable("it is a physical slot".to_owned(), OTHER_NAME);
-        }
-        if self.plugin.as_deref() != Some(PLUGIN) {
-            let plugin = self.plugin.as_deref().unwrap_or("unknown");
-            return unusable(format!("its output plugin is {plugin}, not {PLUGIN}"), OTHER_NAME);
-        }
-        if self.database.as_deref() != Some(database) {
-            let other = self.database.as_deref().unwrap_or("unknown");
-            return unusable(format!("it is of database \"{other}\", not \"{database}\""), OTHER_NAME);
-        }
-        if self.temporary {
-            return unusable("it is temporary and ends with the session that made it".to_owned(), OTHER_NAME);
-        }
+        let unusable = |why| Err(self.unusable(why, RESET));
         if let Some(reason) = &self.invalidation_reason {
-            return unusable(format!("the server invalidated it ({reason})"), RESET);
+            return unusable(format!("the server invalidated it ({reason})"));
         }
         if self.conflicting {
-            return unusable("it conflicts with recovery on this standby".to_owned(), RESET);
+            return unusable("it conflicts with recovery on this standby".to_owned());
         }
         if self.wal_status.as_deref() == Some("lost") {
-            let why = "the server has removed WAL that it needs (max_slot_wal_keep_size)".to_owned();
-            return unusable(why, RESET);
+            return unusable("the server has removed WAL that it needs (max_slot_wal_keep_size)".to_owned());
         }
         if self.confirmed_flush.is_none() {
             return Err(SourceError::SlotUnfinished { slot: self.name.clone() });
@@ -243,7 +287,15 @@ mod tests {
         let temporary = Slot { temporary: true, ..slot() };
         for foreign in [physical, plugin, database, temporary] {
             assert!(refusal(&foreign).contains("set `slot`"), "{foreign:?}");
+            foreign.check_kind("shop").unwrap_err();
         }
+    }
+
+    #[test]
+    fn a_lost_slot_is_still_ours() {
+        let lost = Slot { wal_status: Some("lost".to_owned()), confirmed_flush: None, ..slot() };
+        assert!(lost.is_lost() && !slot().is_lost());
+        lost.check_kind("shop").unwrap();
     }
 
     #[test]

@@ -145,13 +145,40 @@ fn hint(error: &SourceError) -> String {
 async fn a_missing_publication_is_created_for_the_chosen_tables_and_not_touched_again() {
     for_each_major(async |major| {
         let cluster = Cluster::start(major).await;
-        let url = database(&cluster, "").await;
+        let more = "CREATE TABLE nothing (id int PRIMARY KEY); ALTER TABLE nothing REPLICA IDENTITY NOTHING;
+            CREATE TABLE tree (id int) PARTITION BY RANGE (id);
+            CREATE TABLE tree_1 PARTITION OF tree FOR VALUES FROM (0) TO (10);
+            CREATE TABLE tree_2 PARTITION OF tree FOR VALUES FROM (10) TO (20);
+            ALTER TABLE tree_2 ADD PRIMARY KEY (id);";
+        let url = database(&cluster, more).await;
         let client = client(&url).await;
         let all = |_: &TableName| true;
+        // Published, these would break UPDATE and DELETE of whoever uses them.
+        let error = ensure(&client, "wal\"ferry", Some(&all)).await.unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains("public.deferred, public.keyless, public.nothing, public.tree_1"), "{told}");
+        assert!(!exists(&client, "wal\"ferry").await.unwrap());
+        let advice = hint(&error);
+        let (_, statements) = advice.split_once("run on the source: ").unwrap();
+        let (statements, _) = statements.split_once(" Or ").unwrap();
+        for table in ["tree", "tree_1", "tree_2"] {
+            assert!(
+                statements.contains(&format!("ALTER TABLE \"public\".\"{table}\" REPLICA IDENTITY FULL;")),
+                "{advice}"
+            );
+        }
+        // Left out or given an identity, they are no obstacle.
+        let others = |table: &TableName| !["deferred", "keyless", "nothing"].contains(&table.name.as_str());
+        let kept = |table: &TableName| others(table) && !table.name.starts_with("tree");
+        ensure(&client, "without", Some(&kept)).await.unwrap();
+        cluster.execute(url.rsplit('/').next().unwrap(), statements).await;
         let created = ensure(&client, "wal\"ferry", Some(&all)).await.unwrap();
         assert!(created.via_root && !created.all_tables);
         // Neither the unlogged table nor walferry's own.
-        assert_eq!(names(&created), ["deferred", "full_identity", "indexed", "keyless", "parted", "plain"]);
+        let expected = ["deferred", "full_identity", "indexed", "keyless", "nothing", "parted", "plain", "tree"];
+        assert_eq!(names(&created), expected);
+        assert_eq!(without_identity(&created), Vec::<&PublishedTable>::new());
+        assert!(created.tables.iter().all(|table| !table.falsely_full));
         client.batch(&walferry::sql::Sql::new("CREATE TABLE public.later (id int PRIMARY KEY)")).await.unwrap();
         let error = ensure(&client, "wal\"ferry", Some(&all)).await.unwrap_err();
         let expected = "ALTER PUBLICATION \"wal\"\"ferry\" ADD TABLE ONLY \"public\".\"later\";";
