@@ -19,6 +19,24 @@ async fn a_server_of_every_major_starts_with_an_identity_of_its_own() {
     .await;
 }
 
+#[test]
+fn tests_that_run_beside_each_other_share_neither_ports_nor_the_order_of_identities() {
+    use crate::support::cluster_builder::{free_port, next_identity, ports_of_slot};
+    let first = next_identity();
+    std::thread::spawn(|| (0..3).for_each(|_| _ = next_identity())).join().unwrap();
+    assert_eq!(next_identity(), first + 1);
+
+    let (mine, theirs) = (ports_of_slot(Some(2)), ports_of_slot(Some(3)));
+    assert!(mine.len() >= 1_000 && mine.end <= theirs.start, "{mine:?} {theirs:?}");
+    let all = ports_of_slot(None);
+    for slot in [0, 21, 22, u64::MAX] {
+        let part = ports_of_slot(Some(slot));
+        assert!(!part.is_empty() && part.start >= all.start && part.end <= all.end, "{slot}: {part:?}");
+    }
+    let given: std::collections::HashSet<u16> = (0..100).map(|_| free_port()).collect();
+    assert_eq!(given.len(), 100, "a port was given twice");
+}
+
 #[tokio::test]
 async fn a_killed_server_comes_back_with_what_was_committed() {
     let mut cluster = Cluster::start(default_major()).await;
@@ -124,6 +142,27 @@ async fn a_planted_difference_is_found_and_shown() {
     }
 }
 
+/// How each kind of statement of the random workload shows in its text.
+const KINDS: [&str; 17] = [
+    "INSERT INTO w_default",
+    "UPDATE w_default SET amount",
+    "UPDATE w_default SET big",
+    "; UPDATE w_default SET id",
+    "\nDELETE FROM w_default",
+    "INSERT INTO w_index",
+    "UPDATE w_index SET note",
+    "UPDATE w_index SET code",
+    "INSERT INTO w_full",
+    "UPDATE w_full",
+    "DELETE FROM w_full",
+    "INSERT INTO w_child",
+    "DELETE FROM w_parent",
+    "UPDATE w_parent",
+    "TRUNCATE ",
+    "ROLLBACK TO",
+    "RELEASE",
+];
+
 #[tokio::test]
 async fn workloads_are_repeatable_and_every_kind_of_statement_runs() {
     let cluster = Cluster::start(default_major()).await;
@@ -137,6 +176,11 @@ async fn workloads_are_repeatable_and_every_kind_of_statement_runs() {
     }
     wait_equal(&one, &[&two], &workload::TABLES, seconds(30)).await;
     workload::assert_applied_once(&one, &two).await;
+    let mut writer = workload::Writer::new(7, 0);
+    let text: String = (0..300).map(|_| writer.transaction()).collect();
+    for kind in KINDS {
+        assert!(text.contains(kind), "nowhere in the workload: {kind}");
+    }
     for table in workload::TABLES {
         let row = one.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap();
         assert!(row.get::<_, i64>(0) > 0, "{table} is empty");

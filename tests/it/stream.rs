@@ -3,6 +3,9 @@
 use crate::support::prelude::*;
 use crate::support::{tpcb, workload};
 
+/// Makes the accounts some megabytes.
+const SCALE: u64 = 30;
+
 /// The tables of both workloads.
 fn tables() -> Vec<&'static str> {
     workload::TABLES.iter().chain(&tpcb::TABLES).copied().collect()
@@ -17,13 +20,16 @@ async fn three_targets_of_different_versions_become_equal_to_a_source_under_load
     workload::create(&writer).await;
     workload::fill(&writer).await;
     tpcb::create(&writer).await;
-    tpcb::fill(&writer, 1).await;
+    tpcb::fill(&writer, SCALE).await;
     writer.batch_execute("CREATE PUBLICATION walferry FOR ALL TABLES").await.unwrap();
 
-    let writers = tpcb::Writers::start(&source, &from.name, 2, 1).await;
+    let writers = tpcb::Writers::start(&source, &from.name, 2, SCALE).await;
+    // So slow that the copy is under way until that changes.
+    let network = Proxy::to(&source).await;
+    network.set(Mode::Throttle(100_000));
     let mut clusters = Vec::new();
     let mut clients = Vec::new();
-    let mut daemon = Daemon::builder(&from.url);
+    let mut daemon = Daemon::builder(&network.url(&from.name));
     for number in 0..3 {
         let cluster = Cluster::start(versions[(number * 2) % versions.len()]).await;
         let db = cluster.create_database().await;
@@ -38,10 +44,24 @@ async fn three_targets_of_different_versions_become_equal_to_a_source_under_load
     let mut random = workload::Writer::new(7, 1);
     random.run(&writer, 100).await;
     let mut daemon = daemon.start();
-    random.run(&writer, 300).await;
+    let copying = [("table", "public.tpcb_accounts"), ("state", "copying")];
+    daemon.wait_metric("walferry_table_copy_state", &copying, |targets| targets >= 1.0, seconds(60)).await;
+    let before = writers.committed();
+    random.run(&writer, 100).await;
+    wait_for("writers beside the copy", seconds(60), async || (writers.committed() > before + 100).then_some(())).await;
+    let targets = daemon.metric("walferry_table_copy_state", &copying).await;
+    assert!(targets >= Some(1.0), "the copy was over before anything was written beside it");
+    network.set(Mode::Pass);
     daemon.wait_ready(seconds(60)).await;
+
+    // A target that is held up lags behind, and says so.
+    clients[0].batch_execute("BEGIN; LOCK TABLE applied IN ACCESS EXCLUSIVE MODE").await.unwrap();
     random.run(&writer, 300).await;
-    assert!(writers.stop().await > 0);
+    daemon.wait_metric("walferry_target_lag_bytes", &[("target", "t0")], |bytes| bytes > 0.0, seconds(30)).await;
+    daemon.wait_metric("walferry_target_lag_seconds", &[("target", "t0")], |lag| lag > 0.0, seconds(30)).await;
+    clients[0].batch_execute("COMMIT").await.unwrap();
+    random.run(&writer, 100).await;
+    writers.stop().await;
 
     let targets: Vec<&tokio_postgres::Client> = clients.iter().collect();
     wait_equal(&writer, &targets, &tables(), seconds(60)).await;

@@ -57,7 +57,7 @@ async fn a_snapshot_whose_connection_is_cut_is_known_to_be_lost() {
     assert!(matches!(temporary.check_usable("postgres"), Err(SourceError::SlotUnusable { .. })));
     let kill = Sql::new("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 's'");
     catalogue.query_one(&kill, &[]).await.unwrap();
-    let error = tokio::time::timeout(std::time::Duration::from_secs(10), snapshot.lost()).await.unwrap();
+    let error = within("the loss to be noticed", seconds(10), snapshot.lost()).await;
     assert!(matches!(error, SourceError::Postgres { .. }), "{error}");
     assert!(!snapshot.is_alive());
 }
@@ -90,9 +90,10 @@ async fn a_creation_waits_for_writers_whole_and_names_them() {
     let commit = async {
         waiting_slot(&observer).await;
         let blockers = slot::blockers(&observer).await.unwrap();
-        assert_eq!(blockers.len(), 1, "{blockers:?}");
-        assert_eq!(blockers[0].application_name, "the writer");
-        assert_eq!(blockers[0].state, "idle in transaction");
+        // The server's own, such as an autovacuum worker, may block too.
+        let ours: Vec<_> = blockers.iter().filter(|blocker| blocker.application_name == "the writer").collect();
+        assert_eq!(ours.len(), 1, "{blockers:?}");
+        assert_eq!(ours[0].state, "idle in transaction");
         let unfinished = slot::inspect(&observer, "s").await.unwrap().unwrap();
         assert!(matches!(unfinished.check_usable(&db.name), Err(SourceError::SlotUnfinished { .. })));
         writer.batch_execute("COMMIT").await.unwrap();

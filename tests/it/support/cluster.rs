@@ -133,11 +133,13 @@ impl Cluster {
 
     /// SIGKILL to the postmaster and each of its children; comes back when all are gone.
     pub async fn kill9(&mut self) {
+        // Stopped, it starts no child that would be missed and keep the shared memory.
+        process::stop(self.pid());
         let children = process::children(self.pid());
-        self.end("KILL").await;
         for child in &children {
             signal(*child, "KILL");
         }
+        self.end("KILL").await;
         let gone = async || children.iter().all(|child| !process::is_alive(*child)).then_some(());
         wait_for("the killed server's children to go", seconds(30), gone).await;
     }
@@ -150,9 +152,19 @@ impl Cluster {
 
     /// SIGSTOP or SIGCONT for the postmaster and its children: the server hangs, its connections stay open.
     pub fn freeze(&self, frozen: bool) {
-        let name = if frozen { "STOP" } else { "CONT" };
-        for pid in process::children(self.pid()).into_iter().chain([self.pid()]) {
-            signal(pid, name);
+        if frozen {
+            // First, so that it starts no child that would be missed.
+            process::stop(self.pid());
+        }
+        for child in process::children(self.pid()) {
+            if frozen {
+                process::stop(child);
+            } else {
+                signal(child, "CONT");
+            }
+        }
+        if !frozen {
+            signal(self.pid(), "CONT");
         }
     }
 

@@ -1,9 +1,13 @@
 //! Makes throwaway servers: data directory from a template, settings, access rules, files, a free port.
 
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::hash::{BuildHasher, Hasher};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Mutex;
 
 use super::cluster::Cluster;
 use super::versions;
@@ -70,9 +74,7 @@ impl Builder {
 
     /// Makes the server and starts it.
     pub async fn start(self) -> Cluster {
-        static MADE: AtomicU32 = AtomicU32::new(0);
-        let identity = MADE.fetch_add(1, Ordering::Relaxed) % IDENTITIES;
-        let template = template(self.major, identity);
+        let template = template(self.major, next_identity());
         self.start_from(&template).await
     }
 
@@ -113,6 +115,15 @@ impl Builder {
             write_as_server(&data.join(name), content);
         }
     }
+}
+
+/// The template for the next server of this test: a test runs on one thread, and tests that run beside it in the same
+/// process take no identity from it.
+pub fn next_identity() -> u32 {
+    thread_local! {
+        static MADE: Cell<u32> = const { Cell::new(0) };
+    }
+    MADE.replace(MADE.get() + 1) % IDENTITIES
 }
 
 /// A command that runs as the user servers run as. It replaces itself: the child's process id is the server's.
@@ -179,15 +190,33 @@ fn short_temp_dir() -> PathBuf {
     if dir.as_os_str().len() > 60 { PathBuf::from("/tmp") } else { dir }
 }
 
-/// A TCP port nobody listens on, outside the range from which the kernel takes ports for outgoing connections: nothing
-/// takes it while its owner restarts.
+/// The ports that servers and daemons take: outside the range from which the kernel takes ports for outgoing
+/// connections, so that nothing takes them while their owner restarts.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// How many of them a test has to itself where the runner numbers the tests that run at a time (nextest does).
+const PORTS_OF_A_TEST: u16 = 1_000;
+
+/// A TCP port nobody listens on. It is given once, and no other test takes it before its owner has started.
 pub fn free_port() -> u16 {
-    use std::hash::{BuildHasher, Hasher};
+    static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
+    let mut given = GIVEN.lock().expect("a test failed while it took a port");
+    let given = given.get_or_insert_default();
+    let ports = ports_of_slot(std::env::var("NEXTEST_TEST_GLOBAL_SLOT").ok().and_then(|slot| slot.parse().ok()));
     loop {
         let random = std::collections::hash_map::RandomState::new().build_hasher().finish();
-        let port = 10_000 + u16::try_from(random % 22_000).expect("below 22,000");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let port = ports.start + u16::try_from(random % ports.len() as u64).expect("a range of ports");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
             return port;
         }
     }
+}
+
+/// The ports of the test that runs as this number of those that run at a time.
+pub fn ports_of_slot(slot: Option<u64>) -> Range<u16> {
+    let Some(slot) = slot else { return PORTS };
+    let parts = u64::from((PORTS.end - PORTS.start) / PORTS_OF_A_TEST);
+    let part = u16::try_from(slot % parts).expect("a part of the ports");
+    let start = PORTS.start + part * PORTS_OF_A_TEST;
+    start..start + PORTS_OF_A_TEST
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -11,12 +12,16 @@ use super::guard::Guard;
 use super::process;
 use super::wait::{Deadline, wait_for};
 
+/// How long it may take to answer a request.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// A daemon, its configuration and its log, which go on over restarts.
 #[derive(Debug)]
 pub struct Daemon {
     /// Where it answers HTTP, on 127.0.0.1.
     pub port: u16,
     dir: TempDir,
+    http: reqwest::Client,
     environment: Vec<(String, String)>,
     running: Option<(Child, Guard)>,
 }
@@ -37,7 +42,10 @@ impl Daemon {
 
     pub(super) fn new(toml: &str, port: u16, environment: Vec<(String, String)>) -> Self {
         let dir = tempfile::Builder::new().prefix("walferry-").tempdir().expect("cannot make a directory");
-        let daemon = Self { port, dir, environment, running: None };
+        // Whatever proxy the environment names; a connection of its own for each request, since the daemon may restart.
+        let http = reqwest::Client::builder().no_proxy().timeout(HTTP_TIMEOUT).pool_max_idle_per_host(0);
+        let http = http.build().expect("cannot make an HTTP client");
+        let daemon = Self { port, dir, http, environment, running: None };
         std::fs::write(daemon.config_path(), toml).expect("cannot write the configuration");
         daemon
     }
@@ -142,7 +150,7 @@ impl Daemon {
 
     /// GET over HTTP: status code and body; `None` when it does not answer.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let response = reqwest::get(format!("http://127.0.0.1:{}{path}", self.port)).await.ok()?;
+        let response = self.http.get(format!("http://127.0.0.1:{}{path}", self.port)).send().await.ok()?;
         let status = response.status().as_u16();
         Some((status, response.text().await.ok()?))
     }

@@ -31,7 +31,7 @@ pub mod prelude {
     pub use super::followed::Followed;
     pub use super::proxy::{Mode, Proxy};
     pub use super::stage::{Load, Stage};
-    pub use super::tap::{Moment, Seen, Tap};
+    pub use super::tap::{Harm, Moment, Seen, Tap};
     pub use super::versions::{default_major, for_each_major, majors};
-    pub use super::wait::{Deadline, seconds, wait_for};
+    pub use super::wait::{Deadline, seconds, wait_for, within};
 }

@@ -3,12 +3,24 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::wait::{PAUSE, seconds};
+
 /// Sends a signal by name (`TERM`, `QUIT`, `STOP` …). False when there is no such process.
 pub fn signal(pid: u32, name: &str) -> bool {
     // The shell's own: a separate kill is not everywhere.
     let mut kill = Command::new("sh");
     kill.args(["-c", r#"kill -s "$1" "$2""#, "kill", name, &pid.to_string()]).stderr(Stdio::null());
     kill.status().expect("cannot run sh").success()
+}
+
+/// SIGSTOP; comes back when the process stands still, or is dead.
+pub fn stop(pid: u32) {
+    signal(pid, "STOP");
+    let (deadline, runs) = (seconds(10), |process: &Process| process.pid == pid && !"TtZX".contains(process.state));
+    while all().iter().any(runs) {
+        assert!(!deadline.passed(), "process {pid} does not stop");
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// The processes that this one started.

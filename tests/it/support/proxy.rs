@@ -149,6 +149,8 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>, mut mode: Watche
         None => {}
         Some(Mode::HalfOpen) => {
             drop(server);
+            // What is sent from now on soon has no room: a silent peer acknowledges nothing, this one takes nothing.
+            let _ = socket2::SockRef::from(&client).set_recv_buffer_size(4096);
             // Silence, whatever the client does, until it is cut or the proxy is dropped.
             let _ = mode.wait_for(|&(now, all)| all != cuts || now == Mode::Refuse).await;
             reset(client);

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::cluster::Cluster;
+use super::wait::within;
 
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,17 +25,55 @@ pub enum Seen {
     Answer(&'static str),
     /// A standby status update.
     Status,
+    /// A pgoutput message of this tag, from a walsender.
+    Message(u8),
     /// COPY data that a client sends to a target, or a walsender's or a COPY's to the client.
     CopyData,
 }
 
-/// Where it stops.
+/// Where it stops, or what it does instead.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Moment {
     /// The message is not passed on, nor anything after it.
     Before,
     /// The message is passed on.
     After,
+    /// Nowhere: the message is passed on with this harm done to it, and so is everything after it.
+    Spoilt(Harm),
+}
+
+/// What is done to a message in COPY data. Its frame's length stays true.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Harm {
+    /// The frame's tag is no message's.
+    Frame,
+    /// It is neither WAL data nor a keepalive.
+    Kind,
+    /// The tag of the message within is no pgoutput message's.
+    Tag,
+    /// Its last byte is missing.
+    Short,
+    /// A byte follows its last.
+    Long,
+}
+
+/// Where pgoutput's message starts: after the frame's tag and length, `w`, two positions and a time.
+const PAYLOAD: usize = 30;
+
+impl Harm {
+    fn done_to(self, message: &[u8]) -> Vec<u8> {
+        let mut spoilt = message.to_vec();
+        match self {
+            Harm::Frame => spoilt[0] = b'?',
+            Harm::Kind => spoilt[5] = b'?',
+            Harm::Tag => spoilt[PAYLOAD] = 0,
+            Harm::Short => spoilt.truncate(message.len() - 1),
+            Harm::Long => spoilt.push(0),
+        }
+        let length = u32::try_from(spoilt.len() - 1).expect("a message is shorter than 4 GiB");
+        spoilt[1..5].copy_from_slice(&length.to_be_bytes());
+        spoilt
+    }
 }
 
 /// See the module. Needs the runtime it was made on.
@@ -114,8 +153,8 @@ impl Tap {
                 self.shared.firing.notified().await;
             }
         };
-        let waited = tokio::time::timeout(std::time::Duration::from_secs(seconds), fired).await;
-        assert!(waited.is_ok(), "waited in vain for {:?}", self.shared.armed.lock().unwrap());
+        let what = format!("{:?}", self.shared.armed.lock().unwrap());
+        within(&what, super::wait::seconds(seconds), fired).await;
     }
 }
 
@@ -154,6 +193,9 @@ fn is(seen: Seen, message: &[u8], from_client: bool) -> bool {
         }
         Seen::Answer(start) => !from_client && tag == b'C' && body.starts_with(start.as_bytes()),
         Seen::Status => from_client && tag == b'd' && body.first() == Some(&b'r') && body.len() == 34,
+        Seen::Message(of) => {
+            !from_client && tag == b'd' && body.first() == Some(&b'w') && message.get(PAYLOAD) == Some(&of)
+        }
         Seen::CopyData => tag == b'd',
         Seen::Statement(_) => false,
     }
@@ -186,7 +228,13 @@ async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, from_client: bool,
                 break;
             }
             tagged = true;
-            out.extend_from_slice(&buffer[..length]);
+            if let Some(Moment::Spoilt(harm)) = stopped {
+                stopped = None;
+                out.extend_from_slice(&harm.done_to(&buffer[..length]));
+                shared.fire();
+            } else {
+                out.extend_from_slice(&buffer[..length]);
+            }
             buffer.advance(length);
             if stopped.is_some() {
                 break;

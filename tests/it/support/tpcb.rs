@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
@@ -14,6 +15,9 @@ use super::workload::Random;
 pub const TABLES: [&str; 4] = ["tpcb_accounts", "tpcb_tellers", "tpcb_branches", "tpcb_history"];
 
 const ACCOUNTS: u64 = 1_000;
+
+/// Between two transactions of a writer: the machine is the servers' and the daemon's too.
+const BREATH: Duration = Duration::from_millis(5);
 
 /// The tables, empty.
 pub async fn create(client: &Client) {
@@ -74,6 +78,7 @@ impl Writers {
                         Err(error) if undeterred && is_session_loss(&error) => client = reconnect(&url).await,
                         Err(error) => panic!("a writer: {}", describe(&error)),
                     }
+                    tokio::time::sleep(BREATH).await;
                 }
             });
         }

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
-/// A deadline this many seconds from now.
+/// A busy machine may take this many times as long as a quiet one. It costs time only where a test fails.
+const PATIENCE: u64 = 3;
+
+/// A deadline for what takes less than this many seconds on a quiet machine: it lies [`PATIENCE`] times as far ahead.
 pub fn seconds(seconds: u64) -> Deadline {
-    Deadline(Instant::now() + Duration::from_secs(seconds))
+    Deadline(Instant::now() + Duration::from_secs(seconds * PATIENCE))
 }
 
 impl Deadline {
@@ -32,4 +35,10 @@ pub async fn wait_for<T>(what: &str, deadline: Deadline, mut condition: impl Asy
         assert!(!late, "waited in vain for {what}");
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// Awaits something; panics at the deadline, naming `what` was awaited.
+pub async fn within<T>(what: &str, deadline: Deadline, future: impl Future<Output = T>) -> T {
+    let awaited = tokio::time::timeout_at(deadline.0.into(), future).await;
+    awaited.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
