@@ -114,7 +114,7 @@ impl Dialect for ClientDialect<'_> {
             peer: target.peer.clone(),
             connection: task.abort_handle(),
         };
-        client.batch(&session::pin(client.server_version)).await?;
+        client.batch(&session::pin_client(client.server_version)).await?;
         Ok(client)
     }
 }

@@ -1,14 +1,15 @@
 //! What can go wrong with a server: in comes an ErrorResponse or a broken connection, out go words and a verdict.
 //!
 //! What a server says may quote row values. They are taken out here, once, so that whoever logs a [`PgError`] need not
-//! think of it: DETAIL and CONTEXT are never shown, and messages of SQLSTATE class 22 lose what they quote.
+//! think of it: DETAIL and CONTEXT are never shown, nor what functions and triggers say, and messages of SQLSTATE class
+//! 22 lose what they quote (`redact.rs`).
 
 use std::fmt;
 use std::io;
 
 use tokio_postgres::error::DbError;
 
-use super::sqlstate;
+use super::{redact, sqlstate};
 use crate::error::{Judged, Verdict};
 
 /// An ErrorResponse or NoticeResponse. `Display` and `Debug` show severity, message and SQLSTATE, without row values:
@@ -23,8 +24,8 @@ pub struct ServerError {
     message: String,
     /// The server's DETAIL may hold row values: shown only for classes where it cannot.
     detail: Option<String>,
-    /// The server's own advice.
-    pub hint: Option<String>,
+    /// Advice, the server's or a function's.
+    hint: Option<String>,
     /// Of the object the error is about, where the server names it.
     pub schema: Option<String>,
     /// The table, as above.
@@ -33,6 +34,10 @@ pub struct ServerError {
     pub column: Option<String>,
     /// The constraint, as above.
     pub constraint: Option<String>,
+    /// Through which functions and statements it came.
+    context: Option<String>,
+    /// The function in the server's source.
+    routine: Option<String>,
 }
 
 impl ServerError {
@@ -58,6 +63,8 @@ impl ServerError {
                 b't' => error.table = Some(text),
                 b'c' => error.column = Some(text),
                 b'n' => error.constraint = Some(text),
+                b'W' => error.context = Some(text),
+                b'R' => error.routine = Some(text),
                 _ => {}
             }
         }
@@ -75,6 +82,8 @@ impl ServerError {
             table: None,
             column: None,
             constraint: None,
+            context: None,
+            routine: None,
         }
     }
 
@@ -83,20 +92,34 @@ impl ServerError {
         self.code.get(..2).unwrap_or(&self.code)
     }
 
-    /// The message without what may be a row's value. Class 22 (data exception) quotes values and prints bytes;
-    /// P0001 is whatever a trigger's author wrote.
+    /// The message without what may be a row's value: what a function or trigger says is not shown, what class 22
+    /// (data exception) quotes is hidden.
     pub fn safe_message(&self) -> String {
-        match self.code.as_str() {
-            "P0001" => "a function or trigger raised an exception (its text is in the server's log)".to_owned(),
-            _ if self.class() == "22" => without_values(&self.message),
-            _ => self.message.clone(),
+        if self.is_a_functions() {
+            return "a function or trigger raised an exception (its text is in the server's log)".to_owned();
         }
+        if self.class() == "22" { redact::without_values(&self.message) } else { self.message.clone() }
     }
 
     /// DETAIL, for the classes in which it names objects and processes, never rows.
     pub fn safe_detail(&self) -> Option<&str> {
         let safe = matches!(self.class(), "08" | "28" | "2B" | "3D" | "40" | "53" | "55" | "57" | "58");
-        self.detail.as_deref().filter(|_| safe)
+        self.detail.as_deref().filter(|_| safe && !self.is_a_functions())
+    }
+
+    /// The server's own hint, which may name a setting; in class 22 it may quote the value.
+    pub fn safe_hint(&self) -> Option<&str> {
+        self.hint.as_deref().filter(|_| self.class() != "22" && !self.is_a_functions())
+    }
+
+    /// Whether the words may be those of a function or trigger.
+    pub(super) fn is_a_functions(&self) -> bool {
+        redact::is_a_functions(&self.code, self.routine.as_deref(), self.context.as_deref())
+    }
+
+    /// Whether logical decoding finds no publication of that name.
+    pub(super) fn lacks_publication(&self) -> bool {
+        redact::in_stream(self.context.as_deref()) && self.routine.as_deref() == Some("get_publication_oid")
     }
 
     /// Whether the server ends the connection after saying this.
@@ -118,6 +141,8 @@ impl From<&DbError> for ServerError {
             table: owned(error.table()),
             column: owned(error.column()),
             constraint: owned(error.constraint()),
+            context: owned(error.where_()),
+            routine: owned(error.routine()),
         }
     }
 }
@@ -127,18 +152,6 @@ impl fmt::Debug for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ServerError({self})")
     }
-}
-
-/// The text with everything from the first to the last double quote hidden (a value may hold quotes itself), and bytes
-/// printed as `0x…` (invalid in the encoding).
-fn without_values(message: &str) -> String {
-    let quoted = match (message.find('"'), message.rfind('"')) {
-        (Some(first), Some(last)) if first < last => format!("{}\"…\"{}", &message[..first], &message[last + 1..]),
-        (Some(first), _) => format!("{}\"…", &message[..first]),
-        _ => message.to_owned(),
-    };
-    let words = quoted.split(' ').map(|word| if word.starts_with("0x") { "…" } else { word });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 /// What can go wrong between here and a server.
@@ -235,6 +248,9 @@ impl PgError {
             source = cause.source();
         }
         let text = error.to_string();
+        if text.starts_with("unexpected message") {
+            return PgError::protocol(peer, text);
+        }
         let kind = text.split(':').next().unwrap_or_default();
         PgError::Usage { message: format!("{peer}: {kind}") }
     }
@@ -271,7 +287,7 @@ mod tests {
     fn all_fields_are_read_and_the_untranslated_severity_wins() {
         let error = server("42P01", "relation \"t\" does not exist");
         assert_eq!(error.to_string(), "ERROR: relation \"t\" does not exist (SQLSTATE 42P01)");
-        assert_eq!((error.hint.as_deref(), error.table.as_deref()), (Some("do it"), Some("t")));
+        assert_eq!((error.safe_hint(), error.table.as_deref()), (Some("do it"), Some("t")));
     }
 
     #[test]
@@ -307,6 +323,34 @@ mod tests {
             let error = PgError::from(Box::new(error));
             assert!(!format!("{error} {error:?} {:?}", error.verdict()).contains("4711"));
         }
+    }
+
+    #[test]
+    fn what_a_trigger_says_is_in_neither_message_hint_nor_detail_whatever_its_sqlstate() {
+        let body = |code: &str, origin: &str| {
+            format!(
+                "VERROR\0C{code}\0Mcustomer 4711 is poor\0DKey 4711\0Hgive 4711 money\0st\0tcustomers\0nrich\0\
+                 {origin}\0\0"
+            )
+        };
+        let origins = [
+            "Rexec_stmt_raise",
+            "WPL/pgSQL function f() line 3 at RAISE",
+            "WPL/pgSQL-Funktion f() Zeile 3 bei RAISE",
+            "Wfonction PL/Perl « f »",
+            "WPL/Python function \"f\"\0RPLy_elog_impl",
+        ];
+        for code in ["23514", "38000", "22000", "55000", "57014", "42704", "P0001", "P0004"] {
+            for origin in origins {
+                let error = ServerError::parse(body(code, origin).as_bytes());
+                let shown = format!("{error} {error:?} {:?} {:?}", error.safe_detail(), sqlstate::verdict(&error));
+                assert!(!shown.contains("4711"), "{shown}");
+                assert!(shown.contains("raised an exception") && shown.contains(code), "{shown}");
+            }
+        }
+        let error = ServerError::parse(body("23514", origins[0]).as_bytes());
+        let hint = format!("{:?}", sqlstate::verdict(&error));
+        assert!(hint.contains("table t.customers, constraint rich") && hint.contains("trigger or function"), "{hint}");
     }
 
     #[test]

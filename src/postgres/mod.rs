@@ -18,6 +18,7 @@
 //! | `client.rs` | tokio-postgres behind [`crate::sql::Sql`], on the same transport |
 //! | `catalog.rs` | the catalogue queries both sides share |
 //! | `error.rs` | [`PgError`], [`ServerError`]: what went wrong, without row values or secrets |
+//! | `redact.rs` | whose words an error's are, and texts without what they quote |
 //! | `sqlstate.rs` | the one table from SQLSTATE to verdict |
 //!
 //! Why two clients: tokio-postgres has no replication protocol, decides itself when to flush, and assembles every
@@ -27,6 +28,7 @@ pub mod catalog;
 pub mod client;
 pub mod conninfo;
 pub mod error;
+mod redact;
 mod session;
 mod sqlstate;
 mod tls;

@@ -52,6 +52,13 @@ pub(crate) fn pin(server_version: u32) -> Sql {
     Sql::join(&statements, "; ")
 }
 
+/// As [`pin`], for sessions that read the catalogue and change little. What tells of tables locks them
+/// (`pg_relation_size`, `pg_publication_tables`) and would wait behind a VACUUM FULL for as long as it takes; 55P03 is
+/// said, and tried again. The patience is that which apply has by default.
+pub(crate) fn pin_client(server_version: u32) -> Sql {
+    Sql::join(&[pin(server_version), Sql::new("SET lock_timeout = '30s'")], "; ")
+}
+
 /// `server_version_num` from the reported `server_version` ("15.6 (Debian …)", "17beta2", "9.6.24").
 pub(crate) fn version_number(server_version: &str) -> Option<u32> {
     let plain = server_version.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;

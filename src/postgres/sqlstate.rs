@@ -27,10 +27,11 @@ pub fn verdict(error: &ServerError) -> Verdict {
         "42501" => permission(&message),
         "42P01" => named(error, "create the table on this server with the source's definition, or leave it out"),
         "42703" => named(error, "add the column on this server: ALTER TABLE … ADD COLUMN …"),
+        "42704" if error.lacks_publication() => NO_PUBLICATION.to_owned(),
         "42704" => "create the missing type or object on this server as it is on the source".to_owned(),
         "55006" | "55P03" | "55P04" => return Verdict::Retry,
         "57P04" => "the database was dropped: create it again and let its tables be copied".to_owned(),
-        "P0001" => "a trigger or function on this server refuses the row: disable the trigger or mend it".to_owned(),
+        "P0001" => FUNCTION.to_owned(),
         "XX001" | "XX002" => "the server reports corrupted data: look into its log before anything else".to_owned(),
         _ => match error.class() {
             // Connection lost; deadlock, serialization; out of resources; cancelled, shutting down, starting up; I/O.
@@ -45,12 +46,21 @@ pub fn verdict(error: &ServerError) -> Verdict {
             _ => "see the server's log for the whole story".to_owned(),
         },
     };
-    Verdict::halt(match &error.hint {
-        // The server's own hint may name the setting; in class 22 it may quote the value.
-        Some(server) if error.class() != "22" && error.code != "P0001" => format!("{hint}. The server adds: {server}"),
-        _ => hint,
+    if error.is_a_functions() {
+        return Verdict::halt(named(error, FUNCTION));
+    }
+    Verdict::halt(match error.safe_hint() {
+        Some(server) => format!("{hint}. The server adds: {server}"),
+        None => hint,
     })
 }
+
+const FUNCTION: &str = "a trigger or function on this server refuses the row: disable the trigger or mend it";
+
+/// Decoding sees the catalogue as it was when the change was written.
+const NO_PUBLICATION: &str = "there was no such publication when the next changes were written, and making it again \
+                              does not help for these: create it and run `walferry slot reset`, which has the tables \
+                              copied again";
 
 /// The advice, preceded by the object the server names.
 fn named(error: &ServerError, advice: &str) -> String {
@@ -149,6 +159,15 @@ mod tests {
         assert!(hint("28000", message).contains("host \"app\" \"ferry\" 10.0.0.7/32 scram-sha-256"));
         assert!(hint("42501", "permission denied for table orders").contains("GRANT SELECT ON orders TO"));
         assert!(hint("42501", "permission denied for schema s").contains("GRANT USAGE ON SCHEMA s"));
+        let missing = |context: &str| {
+            let body =
+                format!("VERROR\0C42704\0Mpublication \"p\" does not exist\0Rget_publication_oid\0W{context}\0\0");
+            format!("{:?}", verdict(&ServerError::parse(body.as_bytes())))
+        };
+        let stream = "slot \"s\", output plugin \"pgoutput\", in the change callback, associated LSN 0/1";
+        assert!(missing(stream).contains("walferry slot reset"));
+        assert!(!missing("").contains("walferry slot reset"));
+        assert!(hint("42704", "type \"mood\" does not exist").contains("create the missing type"));
         assert!(hint("08P01", "unsupported startup parameter: replication").contains("pooler"));
     }
 }

@@ -1,7 +1,8 @@
 //! Connecting: every sslmode against real certificates, every kind of authentication, and everything that can be wrong
 //! about an address, with what is said about it. Each case is tried with both clients and as a replication connection.
 
-mod certificates;
+pub mod certificates;
+mod daemon;
 
 use std::path::Path;
 use std::time::Duration;
@@ -262,7 +263,8 @@ async fn what_is_wrong_with_an_address_is_said() {
     let dead = HostAddress::Tcp { name: "127.0.0.1".into(), hostaddr: None };
     let dead = Host { address: dead, port: super::support::cluster_builder::free_port(), password: None };
     refused(&with(&base, |options| options.hosts = vec![dead.clone()]), "is the server running", None).await;
-    let unknown = HostAddress::Tcp { name: "no-such-host.invalid".into(), hostaddr: None };
+    // Longer than a name's part can be: no resolver is asked.
+    let unknown = HostAddress::Tcp { name: format!("{}.test", "a".repeat(64)), hostaddr: None };
     let unknown = Host { address: unknown, port: 1, password: None };
     refused(&with(&base, |options| options.hosts = vec![unknown.clone()]), "cannot be resolved", None).await;
     let no_socket = Host { address: HostAddress::Unix("/nowhere".into()), port: 1, password: None };
@@ -277,11 +279,17 @@ async fn what_is_wrong_with_an_address_is_said() {
     });
     refused(&hurried, "within connect_timeout", None).await;
     // The next host is tried.
+    let garbled = HostAddress::Tcp { name: "127.0.0.1".into(), hostaddr: None };
+    let garbled = Host { address: garbled, port: hostile(b"R\0\0\0\x05\0").await, password: None };
     let several = with(&base, |options| {
-        options.connect_timeout = Some(Duration::from_secs(1));
-        options.hosts.splice(0..0, [dead, unknown, mute]);
+        options.hosts.splice(0..0, [dead, unknown, garbled]);
     });
     assert!(connect(&several).await.is_ok());
+    let several = with(&base, |options| {
+        options.connect_timeout = Some(Duration::from_secs(5));
+        options.hosts.insert(0, mute);
+    });
+    assert!(WireConnection::connect(&several, "walferry/test", Purpose::Ordinary).await.is_ok());
     let socket = with(&base, |options| {
         options.tls.mode = SslMode::Require;
         options.hosts[0].address = HostAddress::Unix(cluster.socket_dir().to_owned());
@@ -328,13 +336,17 @@ async fn is_pinned(cluster: &Cluster) {
          '1 day 2 hours'::interval, current_setting('search_path'), current_setting('synchronous_commit'), \
          current_setting('statement_timeout'), current_setting('application_name'))",
     );
+    const LOCK_TIMEOUT: Sql = Sql::new("SHOW lock_timeout");
     let expected = "2026-01-02 03:04:05+00|\\x00ff|0.30000000000000004|1 day 02:00:00|\"\"|on|0|walferry/t";
     let options = options(cluster);
     let client = Client::connect(&options, "walferry/t").await.unwrap();
     assert_eq!(client.query_one(&SHOWN, &[]).await.unwrap().get::<_, String>(0), expected);
+    // The catalogue is not waited for without limit; who copies or applies sets a limit of their own.
+    assert_eq!(client.query_one(&LOCK_TIMEOUT, &[]).await.unwrap().get::<_, String>(0), "30s");
     for purpose in [Purpose::Ordinary, Purpose::Replication] {
         let mut wire = WireConnection::connect(&options, "walferry/t", purpose).await.unwrap();
         assert_eq!(wire.query(&SHOWN).await.unwrap(), [[Some(expected.to_owned())]]);
+        assert_eq!(wire.query(&LOCK_TIMEOUT).await.unwrap(), [[Some("0".to_owned())]]);
     }
 }
 
@@ -393,20 +405,21 @@ async fn whoever_answers_in_a_servers_place_is_not_believed() {
     refused(&at(hostile(b"HTTP/1.1 400 Bad Request").await, SslMode::Require), "byte 0x48", Some("host and port"))
         .await;
     refused(&at(hostile(b"E\0\0\0\x10Mtoo many\0\0").await, SslMode::Require), "within connect_timeout", None).await;
-    let cases: [(&'static [u8], &str); 5] = [
-        (b"HTTP/1.1 400 Bad Request\r\n", "Hint"),
-        (b"R\0\0\0\x08\0\0\0\x07", "GSSAPI"),
-        (b"R\xff\xff\xff\xff", "limit"),
-        (b"R\0\0\0\x05\0", "message 'R' in authentication"),
-        (b"R\0\0\0\x0a\0\0\0\x05ab", "salt"),
+    let cases: [(&'static [u8], &str, &str); 5] = [
+        (b"HTTP/1.1 400 Bad Request\r\n", "exceeds the limit", "that of a PostgreSQL server"),
+        (b"R\0\0\0\x08\0\0\0\x07", "GSSAPI", "scram-sha-256"),
+        (b"R\xff\xff\xff\xff", "exceeds the limit", "that of a PostgreSQL server"),
+        (b"R\0\0\0\x05\0", "message 'R' in authentication", "that of a PostgreSQL server"),
+        (b"R\0\0\0\x0a\0\0\0\x05ab", "salt", "that of a PostgreSQL server"),
     ];
-    for (answer, words) in cases {
-        let options = at(hostile(answer).await, SslMode::Disable);
-        let error = WireConnection::connect(&options, "walferry/test", Purpose::Ordinary).await.err().expect(words);
+    for (answer, words, hint_words) in cases {
+        let hurried = at(hostile(answer).await, SslMode::Disable);
+        let patient = with(&hurried, |options| options.connect_timeout = Some(Duration::from_secs(60)));
+        let error = WireConnection::connect(&patient, "walferry/test", Purpose::Ordinary).await.err().expect(words);
         let text = error.to_string();
-        assert!(words == "Hint" || text.contains(words), "{text}\nlacks {words}");
-        assert!(matches!(error.verdict(), Verdict::Halt { .. }) || text.contains("connect_timeout"), "{text}");
-        assert!(Client::connect(&options, "walferry/test").await.is_err());
+        assert!(text.contains(words), "{text}\nlacks {words}");
+        assert!(matches!(error.verdict(), Verdict::Halt { hint } if hint.contains(hint_words)), "{text}");
+        assert!(Client::connect(&hurried, "walferry/test").await.is_err());
     }
 }
 

@@ -3,16 +3,18 @@
 
 use bytes::Bytes;
 use postgres_protocol::message::frontend;
-use walferry::postgres::ConnectOptions;
+use walferry::error::Judged;
 use walferry::postgres::conninfo::*;
 use walferry::postgres::wire::{Param, Progress, Purpose, WireConnection};
+use walferry::postgres::{Client, ConnectOptions, PgError, ServerError};
 use walferry::sql::Sql;
 
+use super::connections::certificates::Certificates;
 use super::support::prelude::*;
 
-async fn connect(cluster: &Cluster) -> WireConnection {
+fn options(cluster: &Cluster) -> ConnectOptions {
     let address = HostAddress::Unix(cluster.socket_dir().to_owned());
-    let options = ConnectOptions {
+    ConnectOptions {
         hosts: vec![Host { address, port: cluster.port, password: None }],
         user: "postgres".into(),
         dbname: "postgres".into(),
@@ -37,7 +39,19 @@ async fn connect(cluster: &Cluster) -> WireConnection {
         tcp_user_timeout: None,
         application_name: None,
         options: None,
-    };
+    }
+}
+
+async fn connect(cluster: &Cluster) -> WireConnection {
+    WireConnection::connect(&options(cluster), "walferry/test", Purpose::Ordinary).await.unwrap()
+}
+
+/// Over TCP, verified by name.
+async fn connect_tls(cluster: &Cluster, certificates: &Certificates) -> WireConnection {
+    let mut options = options(cluster);
+    options.hosts[0].address = HostAddress::Tcp { name: "db.test".into(), hostaddr: Some([127, 0, 0, 1].into()) };
+    options.tls.mode = SslMode::VerifyFull;
+    options.tls.root_cert = RootCert::File(certificates.path("root.crt"));
     WireConnection::connect(&options, "walferry/test", Purpose::Ordinary).await.unwrap()
 }
 
@@ -116,14 +130,13 @@ async fn an_error_in_a_copy_arrives_early_and_the_session_goes_on() {
     assert_usable(&mut wire).await;
 }
 
-/// 64 MB of parameters one way, 64 MB of answers the other: whoever writes all before reading waits for ever.
-#[tokio::test]
-async fn a_large_flight_and_its_answers_pass_each_other() {
-    let cluster = Cluster::start(default_major()).await;
-    let mut wire = connect(&cluster).await;
-    frontend::parse("echo", "SELECT $1::text", [], wire.writer.buffer()).unwrap();
-    let value = Bytes::from(vec![b'v'; 64 * 1024]);
-    for _ in 0..1000 {
+/// Sends values of 64 kB in one flight and has each sent back this often.
+async fn echo(wire: &mut WireConnection, values: usize, times: usize) {
+    const SIZE: usize = 64 * 1024;
+    let sql = format!("SELECT repeat($1, {times})");
+    frontend::parse("echo", &sql, [25], wire.writer.buffer()).unwrap();
+    let value = Bytes::from(vec![b'v'; SIZE]);
+    for _ in 0..values {
         wire.writer.bind_execute("echo", &mut [Param::Text(value.clone())].into_iter()).unwrap();
     }
     frontend::sync(wire.writer.buffer());
@@ -141,8 +154,24 @@ async fn a_large_flight_and_its_answers_pass_each_other() {
         Ok(Progress::More)
     });
     tokio::time::timeout(std::time::Duration::from_secs(60), exchanged).await.expect("a deadlock").unwrap();
-    assert_eq!((rows, bytes), (1000, 1000 * (64 * 1024 + 6)));
-    assert_usable(&mut wire).await;
+    assert_eq!((rows, bytes), (values, values * (times * SIZE + 6)));
+    assert_usable(wire).await;
+}
+
+/// 64 MB of parameters one way, 64 MB of answers the other: whoever writes all before reading waits for ever.
+#[tokio::test]
+async fn a_large_flight_and_its_answers_pass_each_other() {
+    let cluster = Cluster::start(default_major()).await;
+    echo(&mut connect(&cluster).await, 1000, 1).await;
+}
+
+/// TLS takes the end of a flight before the socket does: what it still holds must not stop the reading either. The
+/// answers to what the sockets hold are more than they hold.
+#[tokio::test]
+async fn a_large_flight_and_its_answers_pass_each_other_over_tls() {
+    let certificates = Certificates::new(&["db.test"], "db.test", false);
+    let cluster = certificates.start(&["hostssl all all all trust"]).await;
+    echo(&mut connect_tls(&cluster, &certificates).await, 150, 20).await;
 }
 
 #[tokio::test]
@@ -177,4 +206,87 @@ async fn the_servers_last_words_are_heard() {
         )
         .await;
     assert_eq!(wire.query(&Sql::new("SELECT 1")).await.unwrap_err().code(), Some("57P01"));
+}
+
+fn shown(error: &PgError) -> String {
+    format!("{error} {error:?} {:?}", error.verdict())
+}
+
+/// A function's author may put a row's values into message, hint and detail, and choose any SQLSTATE.
+#[tokio::test]
+async fn what_a_trigger_says_stays_in_the_servers_log() {
+    let cluster = Cluster::start(default_major()).await;
+    let (mut wire, client) =
+        (connect(&cluster).await, Client::connect(&options(&cluster), "walferry/t").await.unwrap());
+    cluster
+        .execute(
+            "postgres",
+            "CREATE TABLE t (i int); CREATE TABLE audit (i int PRIMARY KEY); INSERT INTO audit VALUES (4711);
+             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 RAISE 'customer % is poor', NEW.i USING ERRCODE = TG_ARGV[0], HINT = 'give ' || NEW.i, DETAIL = NEW.i;
+             END $$;
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 INSERT INTO public.audit VALUES (NEW.i);
+                 RETURN NEW;
+             END $$",
+        )
+        .await;
+    let insert = Sql::new("INSERT INTO public.t VALUES (4711)");
+    for code in ["23514", "22000", "38000", "55000", "P0001"] {
+        let trigger = "CREATE OR REPLACE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION refuse";
+        cluster.execute("postgres", &format!("{trigger}('{code}')")).await;
+        wire.start_copy_in(&Sql::new("COPY public.t FROM STDIN")).await.unwrap();
+        wire.copy_in(Bytes::from_static(b"4711\n")).await.unwrap();
+        for error in [
+            wire.finish_copy_in().await.unwrap_err(),
+            wire.query(&insert).await.unwrap_err(),
+            client.batch(&insert).await.unwrap_err(),
+            client.execute(&Sql::new("INSERT INTO public.t VALUES ($1)"), &[&4711]).await.unwrap_err(),
+        ] {
+            let shown = shown(&error);
+            assert!(shown.contains("a function or trigger raised an exception") && shown.contains(code), "{shown}");
+            assert!(shown.contains("disable the trigger") && !shown.contains("4711"), "{shown}");
+        }
+        assert_usable(&mut wire).await;
+    }
+    // What the server itself says through a function names objects.
+    let trigger = "CREATE OR REPLACE TRIGGER t BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION note()";
+    cluster.execute("postgres", trigger).await;
+    for error in [wire.query(&insert).await.unwrap_err(), client.batch(&insert).await.unwrap_err()] {
+        let shown = shown(&error);
+        assert!(shown.contains("unique constraint \"audit_pkey\"") && !shown.contains("4711"), "{shown}");
+    }
+}
+
+/// Values are hidden, and what is said about them is not, whatever context the server's version adds.
+#[tokio::test]
+async fn a_value_that_does_not_fit_is_refused_by_its_type_and_not_by_itself() {
+    for_each_major(async |major| {
+        let cluster = Cluster::start(major).await;
+        let mut wire = connect(&cluster).await;
+        frontend::parse("s", "SELECT $1", [23], wire.writer.buffer()).unwrap();
+        let value = Param::Text(Bytes::from_static(b"4711x"));
+        wire.writer.bind_execute("s", &mut [value].into_iter()).unwrap();
+        frontend::sync(wire.writer.buffer());
+        let mut refused = None;
+        wire.exchange(|frame| {
+            match frame.tag {
+                b'E' => refused = Some(PgError::from(Box::new(ServerError::parse(&frame.body)))),
+                b'Z' => return Ok(Progress::Done),
+                _ => {}
+            }
+            Ok(Progress::More)
+        })
+        .await
+        .unwrap();
+        wire.query(&Sql::new("CREATE TEMP TABLE t (i int)")).await.unwrap();
+        wire.start_copy_in(&Sql::new("COPY pg_temp.t FROM STDIN")).await.unwrap();
+        wire.copy_in(Bytes::from_static(b"4711x\n")).await.unwrap();
+        for error in [refused.expect("an error"), wire.finish_copy_in().await.unwrap_err()] {
+            let shown = shown(&error);
+            assert!(shown.contains("invalid input syntax for type integer: \"…\""), "{major}: {shown}");
+            assert!(!shown.contains("4711"), "{major}: {shown}");
+        }
+    })
+    .await;
 }

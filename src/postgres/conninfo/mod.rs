@@ -10,7 +10,7 @@
 //!
 //! Different from libpq, each on purpose:
 //! - Where nothing says otherwise: `connect_timeout` 10 s, `keepalives_idle` 30 s, `keepalives_interval` 10 s,
-//!   `keepalives_count` 3, `tcp_user_timeout` 15 min. libpq's defaults are for interactive use.
+//!   `keepalives_count` 3. libpq's defaults are for interactive use.
 //! - Errors show neither the string nor text that may be a piece of a password.
 //! - In a URL, a misplaced `@` or `?` must be percent-encoded (see `url.rs`).
 //! - Values are checked here, not when a connection reaches them.

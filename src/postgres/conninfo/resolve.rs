@@ -14,10 +14,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVES_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVES_COUNT: u32 = 3;
-/// It also ends connections whose peer is alive and reads nothing for that long (tcp(7)), as a target does that works
-/// on a long statement, or waits for a lock, with more than its buffers hold behind it: so it must be longer than
-/// those.
-const TCP_USER_TIMEOUT: Duration = Duration::from_secs(900);
 
 impl ConnectOptions {
     /// Reads a connection string, with what the process's environment, service file and password file add.
@@ -115,9 +111,12 @@ fn seconds(settings: &Settings, keyword: &'static str, default: Duration) -> Res
     Ok(seconds.map_or(Some(default), |n| positive(n).map(|n| Duration::from_secs(n.into()))))
 }
 
+/// None by default: with one, Linux ends idle connections by it and not by `keepalives_count`, and also those whose
+/// peer is alive and reads nothing for that long (tcp(7)), as a target does that works on a long statement or waits for
+/// a lock. What is sent and never acknowledged, the kernel gives up by itself (`tcp_retries2`).
 fn tcp_user_timeout(settings: &Settings) -> Result<Option<Duration>, ConnInfoError> {
     let milliseconds = settings.integer("tcp_user_timeout")?;
-    Ok(milliseconds.map_or(Some(TCP_USER_TIMEOUT), |n| positive(n).map(|n| Duration::from_millis(n.into()))))
+    Ok(milliseconds.and_then(positive).map(|n| Duration::from_millis(n.into())))
 }
 
 fn positive(number: i32) -> Option<u32> {

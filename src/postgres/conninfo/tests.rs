@@ -193,7 +193,8 @@ fn defaults_suit_a_daemon_and_the_string_can_change_each() {
     assert_eq!(options.connect_timeout, seconds(10));
     assert!(options.keepalives);
     assert_eq!((options.keepalives_idle, options.keepalives_interval), (seconds(30), seconds(10)));
-    assert_eq!((options.keepalives_count, options.tcp_user_timeout), (Some(3), seconds(900)));
+    // Set, it would take the place of the count.
+    assert_eq!((options.keepalives_count, options.tcp_user_timeout), (Some(3), None));
     let text = "connect_timeout=3 keepalives=0 keepalives_idle=1 keepalives_interval=2 keepalives_count=5 \
                 tcp_user_timeout=1500";
     let options = resolve(text);
@@ -353,7 +354,10 @@ fn certificates_in_the_home_directory_are_taken_and_checked() {
     let text = format!("host=h sslcert={} sslkey={}", cert.display(), other.display());
     assert_eq!(tls(&text).unwrap().client_key, Some(other));
     write(&dir.join("root.crl"), "crl", 0o644);
-    assert!(tls("host=h sslmode=verify-ca").unwrap_err().to_string().contains("revocation list"));
+    for mode in ["require", "verify-ca", "verify-full"] {
+        assert!(tls(&format!("host=h sslmode={mode}")).unwrap_err().to_string().contains("revocation list"), "{mode}");
+    }
+    assert!(tls("host=h sslmode=prefer").is_ok());
     assert_eq!(tls("host=h sslmode=verify-full sslrootcert=system").unwrap().root_cert, RootCert::System);
 }
 

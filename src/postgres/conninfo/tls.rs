@@ -112,7 +112,9 @@ fn root_cert(settings: &Settings, environment: &Environment, mode: SslMode) -> R
             _ => return Ok(RootCert::Default),
         },
     };
-    if verify && let Some(list) = environment.in_home(".postgresql/root.crl").filter(|list| list.exists()) {
+    // `require` verifies too once there are roots.
+    let used = verify || mode == SslMode::Require;
+    if used && let Some(list) = environment.in_home(".postgresql/root.crl").filter(|list| list.exists()) {
         return Err(ConnInfoError::File {
             role: "certificate revocation list",
             path: list,

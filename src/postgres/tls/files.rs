@@ -95,18 +95,16 @@ fn read(path: &Path, setting: &str) -> Result<Vec<u8>, TlsFailure> {
 
 type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-/// The client's certificate chain and key, if it has any.
+/// The client's certificate chain and key, if it has any. The files under `~/.postgresql` are among the options
+/// already, unless `sslcertmode=disable` says that none is to be shown.
 pub(super) fn client_identity(options: &TlsOptions) -> Result<Option<Identity>, TlsFailure> {
-    let default = |name| home_file(name).filter(|path| path.exists());
-    let Some(certificate) = options.client_cert.clone().or_else(|| default("postgresql.crt")) else {
-        return Ok(None);
-    };
-    let Some(key) = options.client_key.clone().or_else(|| home_file("postgresql.key")) else {
+    let Some(certificate) = &options.client_cert else { return Ok(None) };
+    let Some(key) = &options.client_key else {
         return Err(TlsFailure::halt("sslcert is given without sslkey", "name the key's file with sslkey"));
     };
-    let chain = certificates(&certificate, "sslcert")?;
-    check_private(&key)?;
-    let text = read(&key, "sslkey")?;
+    let chain = certificates(certificate, "sslcert")?;
+    check_private(key)?;
+    let text = read(key, "sslkey")?;
     let encrypted = [&b"ENCRYPTED PRIVATE KEY"[..], b"Proc-Type: 4,ENCRYPTED"];
     if encrypted.iter().any(|mark| text.windows(mark.len()).any(|part| part == *mark)) {
         return Err(TlsFailure::halt(
@@ -114,13 +112,13 @@ pub(super) fn client_identity(options: &TlsOptions) -> Result<Option<Identity>, 
             "decrypt it (openssl pkey -in KEY -out KEY.plain) and let only walferry's user read it (chmod 600)",
         ));
     }
-    let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
+    let parsed = PrivateKeyDer::from_pem_slice(&text).map_err(|error| {
         TlsFailure::halt(
             format!("sslkey {} holds no private key: {error}", key.display()),
             "it must be PEM: PKCS#8, PKCS#1 (RSA) or SEC1 (EC)",
         )
     })?;
-    Ok(Some((chain, key)))
+    Ok(Some((chain, parsed)))
 }
 
 /// libpq's rule (`fe-secure-openssl.c`, `initialize_SSL`): nobody else may read the key; root's may be group-readable.

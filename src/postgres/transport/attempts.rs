@@ -75,6 +75,10 @@ impl Failure {
                 other_encryption: true,
                 other_server: true,
             },
+            // What answers there is no server: the next host may be one.
+            PgError::Protocol { .. } => {
+                Self { message: error.to_string(), verdict, other_encryption: false, other_server: true }
+            }
             other => Self { message: other.to_string(), verdict, other_encryption: false, other_server: false },
         }
     }

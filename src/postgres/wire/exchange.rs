@@ -33,19 +33,13 @@ impl WireConnection {
         mut on_frame: impl FnMut(Frame) -> Result<Progress, PgError>,
     ) -> Result<(), PgError> {
         loop {
-            let frame = if self.writer.pending() > 0 {
-                tokio::select! {
-                    biased;
-                    frame = self.reader.frame() => frame?,
-                    flushed = self.writer.flush() => match flushed {
-                        Ok(()) => continue,
-                        Err(error) => return Err(self.last_words(error).await),
-                    },
-                }
-            } else {
-                // Nothing pending may still mean bytes held back by TLS.
-                self.writer.flush().await?;
-                self.reader.frame().await?
+            let frame = tokio::select! {
+                biased;
+                frame = self.reader.frame() => frame?,
+                flushed = self.writer.flush(), if self.writer.is_unsent() => match flushed {
+                    Ok(()) => continue,
+                    Err(error) => return Err(self.last_words(error).await),
+                },
             };
             if on_frame(frame)? == Progress::Done {
                 return self.writer.flush().await;
@@ -87,9 +81,18 @@ impl WireConnection {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll, ready};
+
+    use tokio::io::{AsyncWrite, AsyncWriteExt};
+    use tokio::sync::oneshot;
+
     use super::*;
-    use crate::postgres::wire::Purpose;
-    use crate::postgres::{Client, ConnectOptions};
+    use crate::postgres::conninfo::Environment;
+    use crate::postgres::transport::Address;
+    use crate::postgres::wire::{Canceller, Copying, Purpose};
+    use crate::postgres::{Client, ConnectOptions, WireReader, WireWriter};
 
     /// Never run: that it compiles says that connections and what they do may move between threads.
     #[allow(dead_code)]
@@ -99,5 +102,56 @@ mod tests {
         spawnable(Client::connect(options, ""));
         spawnable(connection.canceller().cancel());
         spawnable(connection.exchange(|_| Ok(Progress::Done)));
+    }
+
+    /// As TLS does it: takes everything at once, and what it holds leaves when the server reads on.
+    struct Holding(oneshot::Receiver<()>);
+
+    impl AsyncWrite for Holding {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let read_on = ready!(Pin::new(&mut self.0).poll(cx));
+            Poll::Ready(read_on.map_err(io::Error::other))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_are_read_while_the_stream_below_holds_bytes_back() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let (reads_on, held) = oneshot::channel();
+        tokio::spawn(async move {
+            // A server that waits until its answers are read before it reads.
+            for _ in 0..100 {
+                far.write_all(b"D\0\0\0\x06\0\0").await.unwrap();
+            }
+            reads_on.send(()).unwrap();
+            far.write_all(b"Z\0\0\0\x05I").await.unwrap();
+            far
+        });
+        let options = ConnectOptions::resolve("host=/nowhere", &Environment::bare("u")).unwrap();
+        let canceller = Canceller::new(options, Address::Unix("/nowhere".into()), None, "test".into());
+        let mut connection = WireConnection {
+            reader: WireReader::new(near, "test"),
+            writer: WireWriter::new(Holding(held), "test"),
+            server_version: 150_000,
+            peer: "test".into(),
+            canceller,
+            copying: Copying::No,
+        };
+        connection.writer.buffer().extend_from_slice(b"a flight");
+        let mut rows = 0;
+        let exchanged = connection.exchange(|frame| {
+            rows += usize::from(frame.tag == b'D');
+            Ok(if frame.tag == b'Z' { Progress::Done } else { Progress::More })
+        });
+        tokio::time::timeout(Duration::from_secs(60), exchanged).await.expect("a deadlock").unwrap();
+        assert_eq!(rows, 100);
     }
 }

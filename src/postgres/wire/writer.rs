@@ -125,9 +125,14 @@ impl WireWriter {
         Ok(())
     }
 
-    /// Bytes gathered and not yet handed to the system.
+    /// Bytes gathered and not yet handed to the stream, which (TLS) may hold some back: see [`Self::is_unsent`].
     pub fn pending(&self) -> usize {
         self.queued + self.tail.len()
+    }
+
+    /// Whether anything gathered may not have left yet, TLS's own buffer included.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.pending() > 0 || self.unflushed
     }
 
     /// Sends everything gathered. Cancel-safe: what has not left stays gathered, in order.
