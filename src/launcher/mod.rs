@@ -160,10 +160,10 @@ async fn active(setup: &Arc<Setup>, board: &Arc<Board>, stop: &CancellationToken
         gauges: gauges.clone(),
         stop: ending.clone(),
     });
-    let mut targets = JoinSet::new();
-    for place in 0..setup.targets.len() {
-        targets.spawn(TargetTask::new(Arc::clone(&shared), place, prepared.snapshot.clone()).run());
-    }
+    // All are made before the first one runs, and looks at what is published: the snapshot is older than that.
+    let task = |place| TargetTask::new(Arc::clone(&shared), place, prepared.snapshot.clone()).run();
+    let tasks: Vec<_> = (0..setup.targets.len()).map(task).collect();
+    let targets: JoinSet<()> = tasks.into_iter().collect();
     drop((shared, prepared.snapshot));
     let watch = Watch { setup: Arc::clone(setup), board: Arc::clone(board), gauges, client, lock, publication };
     let path = pipeline(setup, board, prepared.facts, received, &ending);

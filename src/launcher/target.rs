@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::{mpsc, watch};
@@ -35,10 +35,13 @@ use crate::relation::TableName;
 use crate::route::TargetRoute;
 use crate::source::SourceError;
 use crate::source::identity;
-use crate::source::publication::{self, Publication};
+use crate::source::publication::{self, Publication, PublishedTable};
 use crate::source::slot::{self, Snapshot};
 use crate::tablesync::{self, CopyError, CopyJob, CopyScope, CopyState, Finding, Weight};
 use crate::telemetry::state::{TableState, TargetState};
+
+/// How long a target may fail or not answer in the middle of a copy, before the snapshot is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What all targets' tasks share.
 pub struct Shared {
@@ -62,8 +65,8 @@ pub struct Shared {
 pub struct TargetTask {
     shared: Arc<Shared>,
     place: usize,
-    /// The snapshot of the slot's making, for the first copy only.
-    snapshot: Option<Arc<Snapshot>>,
+    /// The snapshot of the slot's making, for the first copy only, and what was published before it was taken.
+    snapshot: Option<(Arc<Snapshot>, Arc<Publication>)>,
     publication: watch::Receiver<Arc<Publication>>,
     /// As it was when the target was attached.
     attached_to: Arc<Publication>,
@@ -85,6 +88,7 @@ impl TargetTask {
         let observer = Arc::new(TargetBoard { board: Arc::clone(&shared.board), id: shared.setup.targets[place].id });
         let publication = shared.publication.subscribe();
         let attached_to = Arc::clone(&publication.borrow());
+        let snapshot = snapshot.map(|snapshot| (snapshot, Arc::clone(&attached_to)));
         Self { shared, place, snapshot, publication, attached_to, uncopied: HashSet::new(), observer }
     }
 
@@ -262,7 +266,7 @@ impl TargetTask {
         let setup = &self.shared.setup;
         let wanted = |publication| {
             let wanted = setup.wanted(self.target(), publication);
-            wanted.into_iter().map(|table| (table.name, table.oid, table.entry)).collect::<HashSet<_>>()
+            wanted.into_iter().map(|table| (table.name, table.oid, table.entries)).collect::<HashSet<_>>()
         };
         wanted(&now) != wanted(&self.attached_to)
     }
@@ -312,36 +316,57 @@ impl TargetTask {
         &mut self,
         session: &Session,
         stored: Stored,
-        publication: &Publication,
+        publication: &Arc<Publication>,
     ) -> Result<Stored, LaunchError> {
-        let shared = Arc::clone(&self.shared);
-        let setup = &shared.setup;
+        let id = self.target().id;
+        let mut publication = Arc::clone(publication);
+        loop {
+            let scope = self.scope(session, &publication).await?;
+            if scope.tables.is_empty() && stored.end_lsn.is_some() {
+                return Ok(stored);
+            }
+            self.shared.board.target_state(id, TargetState::Copying);
+            self.preflight(&session.client, &scope).await?;
+            let (snapshot, now) = self.snapshot(&publication, &scope.tables).await?;
+            if let Some(snapshot) = snapshot {
+                self.copy_as_of(session, &stored, scope, &publication.name, &snapshot).await?;
+                return self.read(&session.client).await;
+            }
+            publication = now;
+        }
+    }
+
+    /// What is to be copied of what is published.
+    async fn scope(&mut self, session: &Session, publication: &Publication) -> Result<CopyScope, LaunchError> {
+        let setup = Arc::clone(&self.shared.setup);
         let wanted = setup.wanted(self.target(), publication);
         self.uncopied.retain(|table| wanted.iter().all(|wanted| wanted.name != *table));
+        let (stream, target) = (&setup.stream, &self.target().name);
         for table in &self.uncopied {
-            let target = &self.target().name;
             info!(target, table = %table, "not in the publication any more: its changes are left out");
         }
-        let (stream, target) = (&setup.stream, &self.target().name);
-        follow::forget_lost(&session.client, stream, target, publication, &wanted).await?;
-        let pending = tablesync::pending(&session.client, &setup.stream, &wanted, session.replica_role).await?;
-        if pending.is_empty() && stored.end_lsn.is_some() {
-            follow::note(&session.client, stream, publication, &wanted).await?;
-            return Ok(stored);
-        }
-        let id = self.target().id;
-        shared.board.target_state(id, TargetState::Copying);
-        let scope = CopyScope {
-            stream: setup.stream.clone(),
-            target_name: self.target().name.clone(),
-            tables: pending,
+        follow::review(&session.client, stream, target, publication, &wanted).await?;
+        Ok(CopyScope {
+            stream: stream.clone(),
+            target_name: target.clone(),
+            tables: tablesync::pending(&session.client, stream, &wanted, session.replica_role).await?,
             insert_published: publication.insert,
             truncate_published: publication.truncate,
             replica_role: session.replica_role,
             settings: setup.copy.clone(),
-        };
-        self.preflight(&session.client, &scope).await?;
-        let snapshot = self.snapshot().await?;
+        })
+    }
+
+    async fn copy_as_of(
+        &self,
+        session: &Session,
+        stored: &Stored,
+        scope: CopyScope,
+        publication: &str,
+        snapshot: &Snapshot,
+    ) -> Result<(), LaunchError> {
+        let (shared, id) = (&self.shared, self.target().id);
+        let setup = &shared.setup;
         if stored.end_lsn.is_none() {
             let durable = progress::position(&session.client, &shared.facts.stream(setup), snapshot.lsn).await?;
             shared.board.stands_at(id, durable);
@@ -354,14 +379,16 @@ impl TargetTask {
             source: setup.source.clone(),
             target: self.target().connect.clone(),
             scope,
+            publication: publication.to_owned(),
             snapshot: snapshot.name.clone(),
             copy_lsn: snapshot.lsn,
             copier: copier(),
+            lock_timeout: setup.config.apply.lock_timeout,
+            patience: PATIENCE,
         });
         let observer = Arc::clone(&self.observer) as Arc<dyn tablesync::CopyObserver>;
         tablesync::copy(job, observer, &shared.stop).await?;
-        follow::note(&session.client, &setup.stream, publication, &wanted).await?;
-        self.read(&session.client).await
+        Ok(())
     }
 
     /// Finds what would stop the copy before anything is written, or a snapshot taken.
@@ -379,17 +406,37 @@ impl TargetTask {
         Err(CopyError::Findings { target: target.clone(), findings: stops }.into())
     }
 
-    /// The snapshot of the slot's making for the first copy, else one of its own, from a slot that goes with it.
-    async fn snapshot(&mut self) -> Result<Arc<Snapshot>, LaunchError> {
-        if let Some(snapshot) = self.snapshot.take() {
-            return Ok(snapshot);
+    /// The snapshot of the slot's making for the first copy, else one of its own, from a slot that goes with it; and
+    /// what is published by then. The snapshot is none when these tables are not the same then as before it was taken
+    /// (which can take as long as transactions run on the source): what came to them meanwhile would be neither in
+    /// the copy nor, having committed before the snapshot, in what is applied after it.
+    async fn snapshot(
+        &mut self,
+        publication: &Arc<Publication>,
+        tables: &[PublishedTable],
+    ) -> Result<(Option<Arc<Snapshot>>, Arc<Publication>), LaunchError> {
+        let shared = Arc::clone(&self.shared);
+        let (source, name) = (&shared.setup.source, shared.setup.application_name());
+        let client = Client::connect(source, &name).await?;
+        let (snapshot, before) = match self.snapshot.take() {
+            Some(taken) => taken,
+            None => {
+                let conn = WireConnection::connect(source, &name, Purpose::Replication).await?;
+                let slot = temporary_slot(&shared.setup.stream);
+                let snapshot = slot::create(conn, &slot, true, false, &client).await?;
+                (Arc::new(snapshot), Arc::clone(publication))
+            }
+        };
+        let now = self.published(&client).await?;
+        let changed = [&before, &now].into_iter().find_map(|other| publication.changed_in(other, tables));
+        if let Some(table) = changed {
+            let target = &self.target().name;
+            info!(target, table = %table.name, "was changed while the copy's snapshot was taken: another one is taken");
+            return Ok((None, now));
         }
-        let setup = &self.shared.setup;
-        let name = setup.application_name();
-        let client = Client::connect(&setup.source, &name).await?;
-        let conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
-        let slot = temporary_slot(&setup.stream);
-        Ok(Arc::new(slot::create(conn, &slot, true, false, &client).await?))
+        // What else has changed is for later: the copy goes by what was read before.
+        self.attached_to = Arc::clone(publication);
+        Ok((Some(snapshot), now))
     }
 
     /// The tables that are copied, each with the position from which its changes apply.
