@@ -31,6 +31,6 @@ CREATE TABLE walferry.table_state (
     rows_copied bigint NOT NULL DEFAULT 0,
     started_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
-    origin      text,                       -- once copied: OID, entry in the publication, and publication on the source
+    origin      text,                       -- what was copied: OID, entries in the publication, publication
     PRIMARY KEY (stream, schema_name, table_name)
 );

@@ -14,7 +14,7 @@ use crate::error::{Judged, Verdict, chain};
 use crate::feedback::Ledger;
 use crate::lsn::{ConfirmedFlush, DurableLsn, EndLsn, Lsn};
 use crate::relation::TableName;
-use crate::tablesync::{CopyObserver, CopyProgress, CopyState};
+use crate::tablesync::{CopyError, CopyObserver, CopyProgress, CopyState};
 use crate::telemetry::health::{Health, LastError};
 use crate::telemetry::metrics::{Metrics, SourceMetrics, TargetMetrics};
 use crate::telemetry::state::{SlotState, SourceState, TableState, TargetState};
@@ -383,5 +383,14 @@ impl CopyObserver for TargetBoard {
             }
         };
         self.board.table(self.id, progress.table, state, Some(progress.rows), None);
+    }
+
+    fn trouble(&self, error: &CopyError) {
+        let hint = match error.verdict() {
+            Verdict::Retry => None,
+            Verdict::Halt { hint } => Some(hint),
+        };
+        let error = LastError::new(chain(error), hint, SystemTime::now());
+        self.board.health.target(self.board.name(self.id), |status| status.last_error = Some(error));
     }
 }

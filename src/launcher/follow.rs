@@ -1,6 +1,6 @@
-//! Which of the tables a target was copied are still followed: one that has left the publication, or that has been
-//! dropped and made again on the source, or taken out and put in again, has missed changes, whenever that was, and is
-//! forgotten: so it is copied anew when it is wanted.
+//! Which of the tables a target was copied are still followed: one that has left the publication is forgotten; one that
+//! has been dropped and made again on the source, or was out of the publication for a while, has missed changes,
+//! whenever that was, and is copied anew.
 
 use std::collections::HashMap;
 
@@ -9,29 +9,13 @@ use tracing::{info, warn};
 use super::error::LaunchError;
 use crate::postgres::Client;
 use crate::relation::TableName;
-use crate::source::publication::{Publication, PublishedTable};
+use crate::source::publication::{Gap, Publication, PublishedTable, has_stayed};
 use crate::tablesync::CopyState;
 use crate::tablesync::state::{self, TableState};
 
-/// What a published table is, beside its name: its OID, and the OID of its entry in the publication.
-fn origin(publication: &Publication, table: &PublishedTable) -> String {
-    let entry = table.entry.map_or_else(|| "all".to_owned(), |entry| entry.to_string());
-    format!("{} {entry} {}", table.oid, publication.name)
-}
-
-/// Whether a table has gone on being published since its origin was noted. Its entry in another publication says
-/// nothing.
-fn is_same(noted: &str, now: &str) -> bool {
-    let split = |text: &str| {
-        let mut fields = text.splitn(3, ' ').map(str::to_owned);
-        [fields.next(), fields.next(), fields.next()]
-    };
-    let ([oid, entry, publication], [oid_now, entry_now, publication_now]) = (split(noted), split(now));
-    oid == oid_now && (entry == entry_now || publication != publication_now)
-}
-
-/// Forgets the tables that are not wanted any more, or are others than they were.
-pub async fn forget_lost(
+/// Forgets the tables that are not wanted any more, marks those that may have missed changes to be copied again, and
+/// notes what the others are by now.
+pub async fn review(
     client: &Client,
     stream: &str,
     target: &str,
@@ -39,46 +23,35 @@ pub async fn forget_lost(
     wanted: &[PublishedTable],
 ) -> Result<(), LaunchError> {
     let wanted: HashMap<&TableName, &PublishedTable> = wanted.iter().map(|table| (&table.name, table)).collect();
-    for TableState { name, origin: noted, .. } in state::load(client, stream).await? {
-        match (wanted.get(&name), noted) {
-            (None, _) => info!(target, table = %name, "no longer followed"),
-            (Some(table), Some(noted)) if !is_same(&noted, &origin(publication, table)) => {
-                warn!(target, table = %name, "was made anew or out of the publication meanwhile: it is copied again");
-            }
-            _ => continue,
-        }
-        state::forget(client, stream, &name).await?;
-    }
-    Ok(())
-}
-
-/// Notes the origin of the tables that are copied.
-pub async fn note(
-    client: &Client,
-    stream: &str,
-    publication: &Publication,
-    wanted: &[PublishedTable],
-) -> Result<(), LaunchError> {
-    let wanted: HashMap<&TableName, &PublishedTable> = wanted.iter().map(|table| (&table.name, table)).collect();
     for TableState { name, origin: noted, state, .. } in state::load(client, stream).await? {
-        let Some(origin) = wanted.get(&name).map(|table| origin(publication, table)) else { continue };
-        if state == CopyState::Done && noted.as_ref() != Some(&origin) {
-            state::note_origin(client, stream, &name, &origin).await?;
+        let Some(table) = wanted.get(&name) else {
+            info!(target, table = %name, "no longer followed");
+            state::forget(client, stream, &name).await?;
+            continue;
+        };
+        if state != CopyState::Done {
+            continue;
+        }
+        let now = table.origin(&publication.name);
+        match noted.as_deref().map(|noted| has_stayed(noted, &now)) {
+            // Its rows are walferry's, so whatever `existing_rows` says they may go.
+            Some(Err(gap)) => {
+                warn!(target, table = %name, "{}: it is copied again", reason(gap));
+                state::mark_for_copy(client, stream, &name).await?;
+            }
+            _ if noted.as_ref() == Some(&now) => {}
+            _ => state::note_origin(client, stream, &name, &now).await?,
         }
     }
     Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_is_the_same_while_it_keeps_its_oid_and_its_entry() {
-        assert!(is_same("7 9 p", "7 9 p"));
-        assert!(!is_same("7 9 p", "8 9 p"), "made anew");
-        assert!(!is_same("7 9 p", "7 10 p"), "taken out and put in again");
-        assert!(is_same("7 all p q", "7 all p q"));
-        assert!(is_same("7 9 p", "7 11 q"), "another publication is configured");
+fn reason(gap: Gap) -> &'static str {
+    match gap {
+        Gap::MadeAnew => "was dropped and made anew on the source",
+        Gap::TakenOut => "was taken out of the publication and put in again, and may have missed changes meanwhile",
+        Gap::OtherPublication => {
+            "was followed through a publication of another name, which may not have held the same changes"
+        }
     }
 }

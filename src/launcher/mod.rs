@@ -9,7 +9,8 @@
 //! | `place.rs` | is the target a database of its own? |
 //! | `dispatch.rs` | from the path to the targets' queues |
 //! | `follow.rs` | which copied tables are still followed |
-//! | `target.rs` | one target: attach, copy, apply, come back |
+//! | `target.rs` | one target: fed, and attached again whenever it comes back |
+//! | `target/attach.rs` | checked, copied, ready to be fed |
 //! | `board.rs` | what all report: feedback, metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
@@ -181,10 +182,10 @@ async fn active(
         places: Places::default(),
         stop: ending.clone(),
     });
-    let mut targets = JoinSet::new();
-    for place in 0..setup.targets.len() {
-        targets.spawn(TargetTask::new(Arc::clone(&shared), place, prepared.snapshot.clone()).run());
-    }
+    // All are made before the first one runs, and looks at what is published: the snapshot is older than that.
+    let task = |place| TargetTask::new(Arc::clone(&shared), place, prepared.snapshot.clone()).run();
+    let tasks: Vec<_> = (0..setup.targets.len()).map(task).collect();
+    let targets: JoinSet<()> = tasks.into_iter().collect();
     drop((shared, prepared.snapshot));
     let watch = Watch { setup: Arc::clone(setup), board: Arc::clone(board), gauges, client, lock, publication };
     let path = pipeline(setup, board, prepared.facts, received, &ending);

@@ -95,9 +95,9 @@ impl Setup {
     }
 
     /// The stream's tables in a publication, each with what tells it from another of its name.
-    pub fn chosen(&self, publication: &Publication) -> BTreeSet<(TableName, u32, Option<u32>)> {
+    pub fn chosen(&self, publication: &Publication) -> BTreeSet<(TableName, u32, Vec<u32>)> {
         let chosen = publication.tables.iter().filter(|table| self.chooses(&table.name));
-        chosen.map(|table| (table.name.clone(), table.oid, table.entry)).collect()
+        chosen.map(|table| (table.name.clone(), table.oid, table.entries.clone())).collect()
     }
 
     /// The longest wait between attempts.

@@ -3,10 +3,10 @@
 //! Attaching is the same at every start, after every failure, and for a target or table that is new: check positions,
 //! copy what is not copied, then be fed from the stored progress on.
 
+mod attach;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -16,30 +16,26 @@ use tracing::{info, warn};
 use super::board::{Board, TargetBoard};
 use super::dispatch::{Attach, Command};
 use super::error::LaunchError;
-use super::follow;
-use super::gap::{self, Gap, SourceFacts};
+use super::gap::Gap;
 use super::gauges::Gauges;
 use super::place::Places;
 use super::setup::{Setup, TargetSetup};
 use super::startup::Facts;
 use crate::apply::error::ApplyError;
 use crate::apply::exact::AppliedTo;
-use crate::apply::progress::{self, LastCommit, Stored};
+use crate::apply::progress::LastCommit;
 use crate::apply::queue::queue;
 use crate::apply::session::{Session, SessionOptions};
 use crate::apply::worker::{self, Ended, WorkerOptions};
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
-use crate::postgres::wire::Purpose;
-use crate::postgres::{Client, WireConnection};
+use crate::postgres::Client;
 use crate::relation::TableName;
 use crate::route::TargetRoute;
-use crate::source::SourceError;
-use crate::source::identity;
-use crate::source::publication::{self, Publication};
-use crate::source::slot::{self, Snapshot};
-use crate::tablesync::{self, CopyError, CopyJob, CopyScope, CopyState, Finding, Weight};
-use crate::telemetry::state::{TableState, TargetState};
+use crate::source::publication::Publication;
+use crate::source::slot::Snapshot;
+use crate::tablesync;
+use crate::telemetry::state::TargetState;
 
 /// What all targets' tasks share.
 pub struct Shared {
@@ -65,8 +61,8 @@ pub struct Shared {
 pub struct TargetTask {
     shared: Arc<Shared>,
     place: usize,
-    /// The snapshot of the slot's making, for the first copy only.
-    snapshot: Option<Arc<Snapshot>>,
+    /// The snapshot of the slot's making, for the first copy only, and what was published before it was taken.
+    snapshot: Option<(Arc<Snapshot>, Arc<Publication>)>,
     publication: watch::Receiver<Arc<Publication>>,
     /// As it was when the target was attached.
     attached_to: Arc<Publication>,
@@ -98,6 +94,7 @@ impl TargetTask {
         let observer = Arc::new(TargetBoard { board: Arc::clone(&shared.board), id: shared.setup.targets[place].id });
         let publication = shared.publication.subscribe();
         let attached_to = Arc::clone(&publication.borrow());
+        let snapshot = snapshot.map(|snapshot| (snapshot, Arc::clone(&attached_to)));
         Self { shared, place, snapshot, publication, attached_to, uncopied: HashSet::new(), refused: None, observer }
     }
 
@@ -246,222 +243,14 @@ impl TargetTask {
         }
     }
 
-    async fn attach(&mut self) -> Result<Attached, LaunchError> {
-        let mut session = Session::open(&self.session_options()).await?;
-        let stream = self.shared.facts.stream(&self.shared.setup);
-        let source = Client::connect(&self.shared.setup.source, &self.shared.setup.application_name()).await?;
-        self.shared.places.check(self.target(), &session.client, &source).await?;
-        progress::migrate(&session.client).await?;
-        progress::register(&session.client, &stream).await?;
-        let publication = &self.shared.setup.config.source.publication;
-        progress::follow_through(&session.client, &stream.name, publication).await?;
-        let stored = self.read(&session.client).await?;
-        // Before the slot is looked at: from now on nothing above is confirmed.
-        if let Some(durable) = stored.durable() {
-            self.shared.board.stands_at(self.target().id, durable);
-        }
-        self.check(&session.client, &source, &stored).await?;
-        let publication = self.published(&source).await?;
-        let stored = self.copy(&session, stored, &publication).await?;
-        let copied = self.tables(&session.client).await?;
-        self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
-        session.remember(copied.keys()).await?;
-        let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
-        if let Some(durable) = stored.durable() {
-            self.shared.board.stands_at(self.target().id, durable);
-        }
-        Ok(Attached { session, stored: end, last: stored.last, copied })
-    }
-
-    /// The publication as it is now; everybody is told when it is another than was known.
-    async fn published(&mut self, source: &Client) -> Result<Arc<Publication>, LaunchError> {
-        let setup = &self.shared.setup;
-        let name = &setup.config.source.publication;
-        let now = publication::read(source, name).await?.ok_or_else(|| publication::missing(name))?;
-        let now = Arc::new(now);
-        self.shared.publication.send_if_modified(|known| {
-            let differs = setup.chosen(known) != setup.chosen(&now);
-            if differs {
-                *known = Arc::clone(&now);
-            }
-            differs
-        });
-        self.attached_to = Arc::clone(&now);
-        Ok(now)
-    }
-
     /// Whether the publication, as it has changed, means something else for this target than when it was attached.
     fn is_stale(&mut self) -> bool {
         let now = Arc::clone(&self.publication.borrow_and_update());
         let setup = &self.shared.setup;
         let wanted = |publication| {
             let wanted = setup.wanted(self.target(), publication);
-            wanted.into_iter().map(|table| (table.name, table.oid, table.entry)).collect::<HashSet<_>>()
+            wanted.into_iter().map(|table| (table.name, table.oid, table.entries)).collect::<HashSet<_>>()
         };
         wanted(&now) != wanted(&self.attached_to)
     }
-
-    async fn read(&self, client: &Client) -> Result<Stored, LaunchError> {
-        let stream = &self.shared.setup.stream;
-        let stored = progress::read(client, stream).await?;
-        stored.ok_or_else(|| progress::ProgressError::Taken(stream.clone()).into())
-    }
-
-    /// Whether what the target has and what the slot gives fit together. Asks the source anew each time.
-    async fn check(&self, target: &Client, source: &Client, stored: &Stored) -> Result<(), LaunchError> {
-        let setup = &self.shared.setup;
-        let name = setup.application_name();
-        let mut conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
-        let identity = identity::identify(&mut conn).await?;
-        let switches = match identity.timeline > stored.timeline {
-            true => identity::timeline_history(&mut conn, identity.timeline).await?,
-            false => Vec::new(),
-        };
-        let Some(slot) = slot::inspect(source, &setup.stream).await? else {
-            let (slot, target) = (setup.stream.clone(), self.target().name.clone());
-            return Err(match stored.end_lsn {
-                Some(stored) => LaunchError::SlotLost { slot, target, stored },
-                None => SourceError::SlotMissing { slot }.into(),
-            });
-        };
-        slot.check_usable(&identity.database)?;
-        let facts = SourceFacts {
-            system_identifier: identity.system_identifier,
-            timeline: identity.timeline,
-            switches: switches.into_iter().map(|switch| (switch.timeline, switch.switch)).collect(),
-            flushed: identity.flush_lsn,
-            database: identity.database,
-            slot: slot.name,
-            confirmed: slot.confirmed_flush,
-        };
-        match stored.end_lsn {
-            Some(end) => {
-                gap::check(stored, end, &facts)?;
-                let session = self.shared.board.session();
-                let same =
-                    |refused: &&Refused| refused.stored == end && session.is_some() && refused.session == session;
-                if let Some(refused) = self.refused.as_ref().filter(same) {
-                    return Err(refused.gap.clone().into());
-                }
-            }
-            None => gap::check_new(&tablesync::state::load(target, &setup.stream).await?, &facts)?,
-        }
-        Ok(())
-    }
-
-    /// Copies what is published for this target and not copied yet; gives a new target its first position.
-    async fn copy(
-        &mut self,
-        session: &Session,
-        stored: Stored,
-        publication: &Publication,
-    ) -> Result<Stored, LaunchError> {
-        let shared = Arc::clone(&self.shared);
-        let setup = &shared.setup;
-        let wanted = setup.wanted(self.target(), publication);
-        self.uncopied.retain(|table| wanted.iter().all(|wanted| wanted.name != *table));
-        for table in &self.uncopied {
-            let target = &self.target().name;
-            info!(target, table = %table, "not in the publication any more: its changes are left out");
-        }
-        let (stream, target) = (&setup.stream, &self.target().name);
-        follow::forget_lost(&session.client, stream, target, publication, &wanted).await?;
-        let pending = tablesync::pending(&session.client, &setup.stream, &wanted, session.replica_role).await?;
-        if pending.is_empty() && stored.end_lsn.is_some() {
-            follow::note(&session.client, stream, publication, &wanted).await?;
-            return Ok(stored);
-        }
-        let id = self.target().id;
-        shared.board.target_state(id, TargetState::Copying);
-        let scope = CopyScope {
-            stream: setup.stream.clone(),
-            target_name: self.target().name.clone(),
-            tables: pending,
-            insert_published: publication.insert,
-            truncate_published: publication.truncate,
-            replica_role: session.replica_role,
-            settings: setup.copy.clone(),
-        };
-        self.preflight(&session.client, &scope).await?;
-        let snapshot = self.snapshot().await?;
-        if stored.end_lsn.is_none() {
-            let durable = progress::position(&session.client, &shared.facts.stream(setup), snapshot.lsn).await?;
-            shared.board.stands_at(id, durable);
-        }
-        for table in &scope.tables {
-            shared.board.table(id, &table.name, TableState::Pending, Some(0), None);
-        }
-        info!(target = self.target().name, tables = scope.tables.len(), snapshot = %snapshot.lsn, "copying");
-        let job = Arc::new(CopyJob {
-            source: setup.source.clone(),
-            target: self.target().connect.clone(),
-            scope,
-            snapshot: snapshot.name.clone(),
-            copy_lsn: snapshot.lsn,
-            copier: copier(),
-        });
-        let observer = Arc::clone(&self.observer) as Arc<dyn tablesync::CopyObserver>;
-        tablesync::copy(job, observer, &shared.stop).await?;
-        follow::note(&session.client, &setup.stream, publication, &wanted).await?;
-        self.read(&session.client).await
-    }
-
-    /// Finds what would stop the copy before anything is written, or a snapshot taken.
-    async fn preflight(&self, client: &Client, scope: &CopyScope) -> Result<(), LaunchError> {
-        let target = &self.target().name;
-        let findings = tablesync::preflight(client, scope).await?;
-        let (stops, warns): (Vec<Finding>, Vec<Finding>) =
-            findings.into_iter().partition(|finding| finding.weight == Weight::Stops);
-        for finding in warns {
-            warn!(target, table = %finding.table, "{}", finding.problem);
-        }
-        if stops.is_empty() {
-            return Ok(());
-        }
-        Err(CopyError::Findings { target: target.clone(), findings: stops }.into())
-    }
-
-    /// The snapshot of the slot's making for the first copy, else one of its own, from a slot that goes with it.
-    async fn snapshot(&mut self) -> Result<Arc<Snapshot>, LaunchError> {
-        if let Some(snapshot) = self.snapshot.take() {
-            return Ok(snapshot);
-        }
-        let setup = &self.shared.setup;
-        let name = setup.application_name();
-        let client = Client::connect(&setup.source, &name).await?;
-        let conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
-        let slot = temporary_slot(&setup.stream);
-        Ok(Arc::new(slot::create(conn, &slot, true, false, &client).await?))
-    }
-
-    /// The tables that are copied, each with the position from which its changes apply.
-    async fn tables(&self, client: &Client) -> Result<HashMap<TableName, Lsn>, LaunchError> {
-        let id = self.target().id;
-        let states = tablesync::state::load(client, &self.shared.setup.stream).await?;
-        let done = states.into_iter().filter(|table| table.state == CopyState::Done);
-        Ok(done
-            .map(|table| {
-                let (rows, lsn) = (Some(table.rows), Some(table.copy_lsn));
-                self.shared.board.table(id, &table.name, TableState::Ready, rows, lsn);
-                (table.name, table.copy_lsn)
-            })
-            .collect())
-    }
-}
-
-/// Unique to each copy.
-fn copier() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}-{}-{}", std::process::id(), now.as_nanos(), next())
-}
-
-/// The name of a slot that exists only for its snapshot: at most 63 bytes, unique on the source.
-fn temporary_slot(stream: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:.24}_copy_{}_{}_{}", stream, std::process::id(), now.as_millis() % 1_000_000_000, next())
-}
-
-fn next() -> u64 {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    COUNT.fetch_add(1, Ordering::Relaxed)
 }

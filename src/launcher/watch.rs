@@ -118,7 +118,7 @@ impl Watch {
         };
         let (before, after) = (self.setup.chosen(&self.publication.borrow()), self.setup.chosen(&now));
         if before != after {
-            let shown = |tables: BTreeSet<(TableName, u32, Option<u32>)>| {
+            let shown = |tables: BTreeSet<(TableName, u32, Vec<u32>)>| {
                 tables.iter().map(|(name, ..)| name.to_string()).collect::<Vec<_>>().join(", ")
             };
             info!(

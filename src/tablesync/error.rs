@@ -1,5 +1,7 @@
 //! What can go wrong with a copy, and what to do about it.
 
+use std::time::Duration;
+
 use super::preflight::{Finding, Weight};
 use crate::error::{Judged, Verdict};
 use crate::postgres::PgError;
@@ -33,6 +35,29 @@ pub enum CopyError {
         target: String,
         /// Why.
         source: Box<PgError>,
+    },
+    /// The tables are locked on the target, and cannot be emptied.
+    #[error(
+        "the tables cannot be emptied before the copy to target \"{target}\": {holders} kept them locked for longer \
+         than apply.lock_timeout; there the transaction has to end"
+    )]
+    Blocked {
+        /// The target's name.
+        target: String,
+        /// Who holds locks on them.
+        holders: String,
+        /// What the target said.
+        source: Box<PgError>,
+    },
+    /// The target has not answered for so long that the source's snapshot is given up.
+    #[error("target \"{target}\" has not answered for {} s during the copy", .waited.as_secs())]
+    Hung {
+        /// The target's name.
+        target: String,
+        /// For how long.
+        waited: Duration,
+        /// What came instead, if anything.
+        source: Option<Box<PgError>>,
     },
     /// The exported snapshot is gone, with its connection or with the source server.
     #[error("the snapshot of the initial copy is gone")]
@@ -81,6 +106,19 @@ impl CopyError {
         };
         cause.verdict() == Verdict::Retry
     }
+
+    /// Whether it is one table that fails, so that the others can be copied to their ends: by what does not pass, or by
+    /// locks and conflicts (classes 55 and 40) that have lasted too long.
+    pub(super) fn concerns_one_table(&self) -> bool {
+        match self {
+            CopyError::Source { source, .. } | CopyError::Target { source, .. } => {
+                let contended = |code: &str| code.starts_with("55") || code.starts_with("40");
+                !self.is_passing() || source.code().is_some_and(contended)
+            }
+            CopyError::SourceChanged { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 impl Judged for CopyError {
@@ -96,7 +134,7 @@ impl Judged for CopyError {
             CopyError::SnapshotLost { .. } | CopyError::SourceChanged { .. } | CopyError::TakenOver { .. } => {
                 Verdict::Retry
             }
-            CopyError::Cancelled => Verdict::Retry,
+            CopyError::Blocked { .. } | CopyError::Hung { .. } | CopyError::Cancelled => Verdict::Retry,
             CopyError::Findings { findings, .. } => {
                 let sql: Vec<&str> = findings.iter().filter_map(|f| f.sql.as_ref()).map(|sql| sql.as_str()).collect();
                 Verdict::halt(match sql.is_empty() {

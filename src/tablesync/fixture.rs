@@ -26,7 +26,7 @@ pub fn published(name: &str, columns: &[&str]) -> PublishedTable {
         identity_columns: columns.iter().take(1).map(|&column| column.to_owned()).collect(),
         identifiable: true,
         falsely_full: false,
-        entry: None,
+        entries: vec![1],
         bytes: 10,
         leaves: vec![Leaf { oid: 1, name: TableName::new("s", name), bytes: 10 }],
     }
@@ -62,6 +62,7 @@ pub fn target(columns: &[&str]) -> TargetTable {
         schema_closed: false,
         row_security: false,
         triggers: Vec::new(),
+        replica_triggers: Vec::new(),
     }
 }
 

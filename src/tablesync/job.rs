@@ -2,19 +2,22 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CopyError;
+use super::patience;
 use super::plan::TablePlan;
-use super::prepare::prepare;
+use super::prepare::{Prepared, prepare};
 use super::state::{CopyState, Run};
 use super::worker::{Context, Share, TableRun, Worker};
 use crate::lsn::Lsn;
 use crate::postgres::ConnectOptions;
 use crate::relation::TableName;
 use crate::source::publication::PublishedTable;
+use crate::sql::Sql;
 
 /// What to do with rows a target table holds before its first copy begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,12 +71,18 @@ pub struct CopyJob {
     pub target: ConnectOptions,
     /// What and how.
     pub scope: CopyScope,
+    /// The publication's name.
+    pub publication: String,
     /// The exported snapshot's name; it has to be held until the job ends.
     pub snapshot: String,
     /// The snapshot's consistent point.
     pub copy_lsn: Lsn,
     /// Unique to this run of the daemon.
     pub copier: String,
+    /// `lock_timeout` of the sessions on the target; `None`: none. As long as they wait, the snapshot is held.
+    pub lock_timeout: Option<Duration>,
+    /// How long a target may fail, or not answer, before the copy is given up.
+    pub patience: Duration,
 }
 
 /// How far a table is.
@@ -95,6 +104,8 @@ pub struct CopyProgress<'a> {
 pub trait CopyObserver: Send + Sync {
     /// A table has begun, got on by some megabytes, or is done.
     fn progress(&self, progress: &CopyProgress<'_>);
+    /// Something has failed and is tried again, or set aside; the copy goes on.
+    fn trouble(&self, error: &CopyError);
 }
 
 impl CopyJob {
@@ -105,10 +116,16 @@ impl CopyJob {
     pub(super) fn application_name(&self) -> String {
         format!("walferry/{}", self.scope.stream)
     }
+
+    pub(super) fn lock_timeout(&self) -> Sql {
+        let millis = self.lock_timeout.map_or(0, |limit| limit.as_millis() as i64);
+        Sql::format("SET lock_timeout = {}", &[&Sql::number(millis)])
+    }
 }
 
 /// Copies the job's tables; each is done on the target when this succeeds. When it fails, is cancelled or dropped,
-/// some may be; nothing else is left behind but tables marked `copying`, which the next job empties.
+/// some may be; nothing else is left behind but tables marked `copying`, which the next job empties. When it fails for
+/// one table, all others are done, but for those whose foreign keys lead to that one.
 pub async fn copy(
     job: Arc<CopyJob>,
     observer: Arc<dyn CopyObserver>,
@@ -117,19 +134,20 @@ pub async fn copy(
     if job.scope.tables.is_empty() {
         return Ok(());
     }
-    let waves = tokio::select! {
+    let Prepared { waves, keys } = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(CopyError::Cancelled),
-        waves = prepare(&job) => waves?,
+        prepared = prepare(&job) => prepared?,
+        hung = patience::hung(&job) => return Err(hung),
     };
     let workers = job.scope.settings.workers.max(1);
-    let context = Arc::new(Context { run: job.run(), job, observer });
+    let context = Arc::new(Context::new(job, observer));
     let mut workers: Vec<Worker> = (0..workers).map(|_| Worker::new(Arc::clone(&context))).collect();
     for wave in waves {
-        let shares = shares(wave, &context);
-        workers = copy_wave(workers, shares, cancel).await?;
+        let shares = shares(context.aside.without_children(wave, &keys), &context);
+        workers = copy_wave(workers, shares, &context, cancel).await?;
     }
-    Ok(())
+    context.aside.first_error().map_or(Ok(()), Err)
 }
 
 /// The pieces of a wave's tables, largest first, so that no large one is left for the end.
@@ -145,29 +163,40 @@ fn shares(wave: Vec<TablePlan>, context: &Context) -> Vec<Share> {
     shares
 }
 
-/// Lets the workers take the shares one by one until none is left or one worker fails; then the others are stopped.
+/// Lets the workers take the shares one by one until none is left or one worker fails by more than its table; then the
+/// others are stopped.
 async fn copy_wave(
     workers: Vec<Worker>,
     shares: Vec<Share>,
+    context: &Arc<Context>,
     cancel: &CancellationToken,
 ) -> Result<Vec<Worker>, CopyError> {
     let shares: Arc<[Share]> = shares.into();
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for mut worker in workers {
-        let (shares, next) = (Arc::clone(&shares), Arc::clone(&next));
+        let (shares, next, context) = (Arc::clone(&shares), Arc::clone(&next), Arc::clone(context));
         tasks.spawn(async move {
             while let Some(share) = shares.get(next.fetch_add(1, Ordering::Relaxed)) {
-                worker.copy(share).await?;
+                if context.aside.has(share.table.name()) {
+                    continue;
+                }
+                match worker.copy(share).await {
+                    Err(error) if error.concerns_one_table() => context.set_aside(share.table.name(), error),
+                    copied => copied?,
+                }
             }
             Ok(worker)
         });
     }
+    let hung = patience::hung(&context.job);
+    tokio::pin!(hung);
     let mut rested = Vec::new();
     let failed = loop {
         tokio::select! {
             biased;
             () = cancel.cancelled() => break CopyError::Cancelled,
+            hung = &mut hung => break hung,
             joined = tasks.join_next() => match joined {
                 None => return Ok(rested),
                 Some(Ok(Ok(worker))) => rested.push(worker),

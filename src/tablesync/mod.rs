@@ -15,10 +15,11 @@
 //! |---|---|
 //! | `pending` | which tables are to be copied |
 //! | `job` | one copy from beginning to end |
-//! | `preflight`, `remedy` | what would go wrong, and the SQL that mends it |
+//! | `preflight`, `cascade`, `readable`, `remedy` | what would go wrong, and the SQL that mends it |
 //! | `prepare` | the transaction that marks and empties |
 //! | `plan`, `partition`, `order`, `statement` | pure: pieces, block ranges, waves, SQL text |
 //! | `worker`, `pump`, `snapshot` | one piece: retry, bytes, the source's transaction |
+//! | `aside`, `patience` | what fails by itself, and how long a target may hold up the copy |
 //! | `state` | `walferry.table_state` and the fence |
 //! | `target_tables` | the target's catalogue |
 //!
@@ -46,7 +47,11 @@
 //! - *snapshot's connection dies, source restarts*: as it was. Then: [`CopyError::SnapshotLost`]: the caller takes a
 //!   new snapshot.
 //! - *source table truncated or rewritten since the snapshot*: the piece rolls back. Then:
-//!   [`CopyError::SourceChanged`]: the same (see `snapshot.rs`).
+//!   [`CopyError::SourceChanged`]: the same (see `snapshot.rs`), once the other tables are done.
+//! - *a row of a table is not taken by the target*: the same. A table that fails by itself is set aside, and what is
+//!   copied of the others is not thrown away for it.
+//! - *the target is down, or hangs, for longer than [`CopyJob::patience`]*: the job ends, so that its snapshot does not
+//!   keep the source from cleaning up for ever.
 //!
 //! A table is emptied by `TRUNCATE` or, where that is refused, `DELETE`, in the transaction that makes the run its
 //! copier. With `existing_rows = "merge"` nothing is emptied: such a table is one piece, through a staging table, so
@@ -58,17 +63,21 @@
 //! a circle is a finding, user triggers fire (a warning), and finished tables tied to an unfinished one are copied
 //! again with it.
 
+mod aside;
+mod cascade;
 mod error;
 #[cfg(test)]
 mod fixture;
 mod job;
 mod order;
 mod partition;
+mod patience;
 mod pending;
 mod plan;
 mod preflight;
 mod prepare;
 mod pump;
+mod readable;
 mod remedy;
 mod snapshot;
 pub mod state;

@@ -9,7 +9,7 @@ use super::error::CopyError;
 use super::order;
 use super::plan::{merge_key, writable};
 use super::target_tables::{Kind, TargetCatalog, TargetTable};
-use super::{CopyScope, ExistingRows, remedy, state, statement};
+use super::{CopyScope, ExistingRows, cascade, remedy, state, statement};
 use crate::postgres::{Client, PgError};
 use crate::relation::{Displayed, TableName};
 use crate::source::publication::PublishedTable;
@@ -38,7 +38,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn stops(table: &TableName, problem: impl Into<String>, sql: Option<Sql>) -> Self {
+    pub(super) fn stops(table: &TableName, problem: impl Into<String>, sql: Option<Sql>) -> Self {
         Self { table: table.clone(), weight: Weight::Stops, problem: problem.into(), sql }
     }
 
@@ -71,9 +71,14 @@ pub(super) async fn inspect(
     scope: &CopyScope,
     catalog: &TargetCatalog,
 ) -> Result<Vec<Finding>, PgError> {
-    let begun: BTreeSet<TableName> = state::load(client, &scope.stream).await?.into_iter().map(|s| s.name).collect();
+    let states = state::load(client, &scope.stream).await?;
+    let begun: BTreeSet<TableName> = states.iter().map(|state| state.name.clone()).collect();
     let occupied = occupied(client, &must_be_empty(scope, catalog, &begun)).await?;
-    Ok(judge(scope, catalog, &occupied))
+    let mut findings = judge(scope, catalog, &occupied);
+    if !scope.replica_role && scope.insert_published {
+        findings.extend(cascade::findings(client, scope, catalog, &states).await?);
+    }
+    Ok(findings)
 }
 
 /// Tables never begun, when rows in them are not to be touched.
@@ -226,12 +231,13 @@ fn access(
         let problem = "has row level security on the target, which would hide rows from the role";
         findings.push(Finding::stops(name, problem, Some(remedy::bypass_row_security(&catalog.role))));
     }
-    if !scope.replica_role && !target.triggers.is_empty() {
-        let triggers: Vec<String> = target.triggers.iter().map(|name| Displayed(name).to_string()).collect();
-        let problem = format!(
-            "has triggers that fire for every row on the target: {} (the role may not set session_replication_role)",
-            triggers.join(", ")
-        );
+    let (triggers, why) = match scope.replica_role {
+        true => (&target.replica_triggers, "ENABLE ALWAYS or ENABLE REPLICA, so also in the replica role"),
+        false => (&target.triggers, "the role may not set session_replication_role"),
+    };
+    if !triggers.is_empty() {
+        let triggers: Vec<String> = triggers.iter().map(|name| Displayed(name).to_string()).collect();
+        let problem = format!("has triggers that fire for every row on the target: {} ({why})", triggers.join(", "));
         findings.push(Finding::warns(name, problem));
     }
 }

@@ -83,8 +83,24 @@ fn generated_columns_triggers_and_unpublished_inserts_are_warnings() {
     let findings = judge(&scope, &catalog(&[("t", target)]), &BTreeSet::new());
     assert_eq!(findings.len(), 3);
     assert!(findings.iter().all(|finding| finding.weight == Weight::Warns));
-    scope.replica_role = true;
     assert!(findings[1].problem.contains("\"Audit\""));
+}
+
+#[test]
+fn in_the_replica_role_other_triggers_fire_than_without_it() {
+    let mut scope = fixture::scope(vec![fixture::published("t", &["id"])]);
+    let mut target = fixture::target(&["id"]);
+    target.triggers = vec!["ordinary".into(), "always".into()];
+    target.replica_triggers = vec!["always".into(), "replica".into()];
+    let catalog = catalog(&[("t", target)]);
+    let mut said = |replica_role| {
+        scope.replica_role = replica_role;
+        let findings = judge(&scope, &catalog, &BTreeSet::new());
+        assert_eq!(findings.iter().map(|finding| finding.weight).collect::<Vec<_>>(), [Weight::Warns]);
+        findings[0].problem.clone()
+    };
+    assert!(said(false).contains("on the target: ordinary, always (the role may not set"));
+    assert!(said(true).contains("on the target: always, replica (ENABLE ALWAYS or ENABLE REPLICA"));
 }
 
 #[test]

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::CopyError;
 use super::job::{CopyJob, CopyScope, ExistingRows};
-use super::order;
+use super::order::{self, ForeignKey};
 use super::plan::{Given, TablePlan, plan};
 use super::preflight::{self, Finding, Weight};
+use super::readable;
 use super::state::{self, CopyState, TableState};
 use super::statement;
 use super::target_tables::{Kind, TargetCatalog};
@@ -19,25 +20,46 @@ use crate::sql::Sql;
 /// Sessions that write rows begin with this where it is allowed.
 pub(super) const REPLICA_ROLE: Sql = Sql::new("SET session_replication_role = replica");
 
+/// What is to be done.
+pub(super) struct Prepared {
+    /// In this order.
+    pub waves: Vec<Vec<TablePlan>>,
+    /// Which tables of a wave wait for which of an earlier one.
+    pub keys: Vec<ForeignKey>,
+}
+
 /// Gives the plans in waves. When it returns, every table is marked `copying` by this run, and empty unless its rows
 /// are to be merged with.
-pub(super) async fn prepare(job: &CopyJob) -> Result<Vec<Vec<TablePlan>>, CopyError> {
+pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
     let scope = &job.scope;
     let failed = |source| CopyError::Prepare { target: scope.target_name.clone(), source: Box::new(source) };
     let target = Client::connect(&job.target, &job.application_name()).await.map_err(failed)?;
     if scope.replica_role {
         target.batch(&REPLICA_ROLE).await.map_err(failed)?;
     }
+    target.batch(&job.lock_timeout()).await.map_err(failed)?;
     let names: BTreeSet<TableName> = scope.tables.iter().map(|table| table.name.clone()).collect();
     let catalog = TargetCatalog::load(&target, &names).await.map_err(failed)?;
     let findings = preflight::inspect(&target, scope, &catalog).await.map_err(failed)?;
     refuse_or_warn(scope, findings)?;
-    let blocks = blocks(job).await.map_err(failed)?;
+    let source = Client::connect(&job.source, &job.application_name()).await.map_err(failed)?;
+    if scope.insert_published {
+        refuse_or_warn(scope, readable::findings(&source, scope, &catalog).await.map_err(failed)?)?;
+    }
+    let blocks = blocks(&source, scope).await.map_err(failed)?;
+    drop(source);
     let order = waves(scope, names, &catalog)?;
     let delete_order: Vec<&TableName> = order.iter().rev().flatten().collect();
-    let occupied = begin(&target, job, &catalog, &delete_order).await.map_err(failed)?;
+    let begun = begin(&target, job, &catalog, &delete_order).await;
+    let occupied = match begun {
+        Err(error) if error.code() == Some("55P03") => {
+            let holders = holders(&target, &catalog).await.map_err(failed)?;
+            return Err(CopyError::Blocked { target: scope.target_name.clone(), holders, source: Box::new(error) });
+        }
+        begun => begun.map_err(failed)?,
+    };
     refuse_or_warn(scope, preflight::judge(scope, &catalog, &occupied).into_iter().filter(stops).collect())?;
-    Ok(plans(scope, &catalog, &blocks, &order))
+    Ok(Prepared { waves: plans(scope, &catalog, &blocks, &order), keys: catalog.foreign_keys })
 }
 
 fn stops(finding: &Finding) -> bool {
@@ -93,14 +115,12 @@ const BLOCKS: Sql = Sql::new(
 );
 
 /// Blocks of the main fork of the source's leaves that are larger than a range. Later blocks fall into the last range.
-async fn blocks(job: &CopyJob) -> Result<BTreeMap<u32, u32>, PgError> {
-    let leaves = job.scope.tables.iter().flat_map(|table| &table.leaves);
-    let large: Vec<u32> =
-        leaves.filter(|leaf| leaf.bytes > job.scope.settings.range_bytes).map(|leaf| leaf.oid).collect();
+async fn blocks(source: &Client, scope: &CopyScope) -> Result<BTreeMap<u32, u32>, PgError> {
+    let leaves = scope.tables.iter().flat_map(|table| &table.leaves);
+    let large: Vec<u32> = leaves.filter(|leaf| leaf.bytes > scope.settings.range_bytes).map(|leaf| leaf.oid).collect();
     if large.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let source = Client::connect(&job.source, &job.application_name()).await?;
     let rows = source.query(&BLOCKS, &[&large]).await?;
     // A leaf that is gone by now has no size; reading it will say so. Block numbers are 32 bits (PostgreSQL:
     // BlockNumber).
@@ -122,7 +142,8 @@ async fn begin(
 ) -> Result<BTreeSet<TableName>, PgError> {
     let scope = &job.scope;
     target.batch(&BEGIN).await?;
-    let former = state::take_over(target, &job.run(), &delete_order.iter().copied().cloned().collect()).await?;
+    let origin = |table: &PublishedTable| (table.name.clone(), table.origin(&job.publication));
+    let former = state::take_over(target, &job.run(), &scope.tables.iter().map(origin).collect()).await?;
     if scope.insert_published {
         let kind = |name: &&TableName| catalog.tables.get(*name).map_or(Kind::Plain, |table| table.kind);
         let with_kind = |name: &&'_ TableName| kind(name);
@@ -143,9 +164,30 @@ async fn begin(
     Ok(BTreeSet::new())
 }
 
+const HOLDERS: Sql = Sql::new(
+    "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), coalesce(a.state, 'unknown') \
+     FROM pg_locks l JOIN pg_database d ON d.oid = l.database LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
+     WHERE l.locktype = 'relation' AND l.granted AND d.datname = current_database() \
+     AND l.relation = ANY ($1::oid[]) AND l.pid <> pg_backend_pid() ORDER BY l.pid LIMIT 20",
+);
+
+/// Who holds locks on the tables now that waiting for them was given up.
+async fn holders(target: &Client, catalog: &TargetCatalog) -> Result<String, PgError> {
+    target.batch(&ROLLBACK).await?;
+    let oids: Vec<u32> = catalog.tables.values().map(|table| table.oid).collect();
+    let rows = target.query(&HOLDERS, &[&oids]).await?;
+    let holder = |row: &tokio_postgres::Row| {
+        format!("process {} ({}, {})", row.get::<_, i32>(0), row.get::<_, &str>(1), row.get::<_, &str>(2))
+    };
+    Ok(match rows.is_empty() {
+        true => "another session".to_owned(),
+        false => rows.iter().map(holder).collect::<Vec<_>>().join(", "),
+    })
+}
+
 /// Whether a table's rows go before it is copied. A merge commits all its rows at once with `done`, so under `Merge`
 /// rows of an unfinished copy are there only if that copy was not a merge.
-fn to_be_emptied(existing: ExistingRows, former: Option<&TableState>) -> bool {
+pub(super) fn to_be_emptied(existing: ExistingRows, former: Option<&TableState>) -> bool {
     match existing {
         ExistingRows::Truncate => true,
         ExistingRows::Refuse => former.is_some(),

@@ -3,7 +3,7 @@
 //! ```text
 //!   (no row) ──take_over──▶ copying ──last range's commit──▶ done
 //!                              ▲                               │
-//!                              └─ take_over, mark_all_for_copy ┘        forget: back to (no row)
+//!                              └ take_over, mark_(all_)for_copy┘        forget: back to (no row)
 //! ```
 //!
 //! **The fence.** Every transaction that writes rows first locks its table's row with [`fence`]: `copier = me … FOR
@@ -113,20 +113,23 @@ const LOCK: Sql = Sql::new(
 );
 
 const TAKE: Sql = Sql::new(
-    "UPDATE walferry.table_state SET state = 'copying', copier = $2, copy_lsn = $3::text::pg_lsn, rows_copied = 0, \
-     started_at = now(), finished_at = NULL, origin = NULL WHERE stream = $1 \
-     AND (schema_name, table_name) IN (SELECT * FROM unnest($4::text[], $5::text[]))",
+    "UPDATE walferry.table_state t SET state = 'copying', copier = $2, copy_lsn = $3::text::pg_lsn, rows_copied = 0, \
+     started_at = now(), finished_at = NULL, origin = wanted.origin \
+     FROM unnest($4::text[], $5::text[], $6::text[]) AS wanted (schema_name, table_name, origin) \
+     WHERE t.stream = $1 AND (t.schema_name, t.table_name) = (wanted.schema_name, wanted.table_name)",
 );
 
 /// Makes `run` the copier of the tables, from the beginning; to be called inside a transaction, which then also
-/// empties what must be emptied. Waits for transactions of an earlier copier. Gives the tables' former states; a
-/// table without one had never been begun.
+/// empties what must be emptied. Waits for transactions of an earlier copier. Notes the tables' origins, each beside
+/// its name, and gives their former states; a table without one had never been begun.
 pub async fn take_over(
     client: &Client,
     run: &Run,
-    tables: &BTreeSet<TableName>,
+    tables: &BTreeMap<TableName, String>,
 ) -> Result<BTreeMap<TableName, TableState>, PgError> {
-    let (schemas, names) = columns(tables);
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.keys().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
+    let origins: Vec<&str> = tables.values().map(String::as_str).collect();
     let lsn = run.copy_lsn.to_string();
     let fresh: BTreeSet<TableName> = client
         .query(&REGISTER, &[&run.stream, &run.copier, &lsn, &schemas, &names])
@@ -141,12 +144,8 @@ pub async fn take_over(
             former.insert(state.name.clone(), state);
         }
     }
-    client.execute(&TAKE, &[&run.stream, &run.copier, &lsn, &schemas, &names]).await?;
+    client.execute(&TAKE, &[&run.stream, &run.copier, &lsn, &schemas, &names, &origins]).await?;
     Ok(former)
-}
-
-fn columns(tables: &BTreeSet<TableName>) -> (Vec<&str>, Vec<&str>) {
-    tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip()
 }
 
 const FORGET: Sql =
@@ -165,6 +164,16 @@ const NOTE: Sql = Sql::new(
 /// Notes what a copied table was on the source.
 pub async fn note_origin(client: &Client, stream: &str, table: &TableName, origin: &str) -> Result<(), PgError> {
     client.execute(&NOTE, &[&stream, &table.schema, &table.name, &origin]).await.map(drop)
+}
+
+const MARK: Sql = Sql::new(
+    "UPDATE walferry.table_state SET state = 'copying', copier = 'nobody', rows_copied = 0, finished_at = NULL \
+     WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND state = 'done'",
+);
+
+/// Marks a copied table to be copied again by the next run, which may empty it: its rows are walferry's.
+pub async fn mark_for_copy(client: &Client, stream: &str, table: &TableName) -> Result<(), PgError> {
+    client.execute(&MARK, &[&stream, &table.schema, &table.name]).await.map(drop)
 }
 
 const LOCK_ALL: Sql =

@@ -56,6 +56,8 @@ pub struct TargetTable {
     pub row_security: bool,
     /// Names of user triggers that fire without `session_replication_role = replica`.
     pub triggers: Vec<String>,
+    /// Names of user triggers that fire with it: ENABLE ALWAYS, ENABLE REPLICA.
+    pub replica_triggers: Vec<String>,
 }
 
 impl TargetTable {
@@ -95,7 +97,9 @@ const TABLES: Sql = Sql::new(
            WHERE NOT has_table_privilege(c.oid, p)), \
      row_security_active(c.oid), \
      ARRAY(SELECT tgname::text FROM pg_trigger \
-           WHERE tgrelid = c.oid AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname) \
+           WHERE tgrelid = c.oid AND NOT tgisinternal AND tgenabled IN ('O', 'A') ORDER BY tgname), \
+     ARRAY(SELECT tgname::text FROM pg_trigger \
+           WHERE tgrelid = c.oid AND NOT tgisinternal AND tgenabled IN ('R', 'A') ORDER BY tgname) \
      FROM unnest($1::text[], $2::text[]) AS wanted (schema_name, table_name) \
      JOIN pg_namespace n ON n.nspname = wanted.schema_name \
      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.table_name",
@@ -188,6 +192,7 @@ fn table(row: &tokio_postgres::Row) -> TargetTable {
         missing_privileges: row.get::<_, Vec<String>>(5).into_iter().map(Sql::from_catalog).collect(),
         row_security: row.get(6),
         triggers: row.get(7),
+        replica_triggers: row.get(8),
     }
 }
 

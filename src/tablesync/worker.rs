@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use super::aside::Aside;
 use super::error::CopyError;
 use super::job::{CopyJob, CopyObserver, CopyProgress};
+use super::patience::Patience;
 use super::plan::{Piece, TablePlan, Write};
 use super::prepare::REPLICA_ROLE;
 use super::pump::{PumpError, pump};
@@ -21,6 +24,7 @@ use super::statement;
 use crate::error::chain;
 use crate::postgres::PgError;
 use crate::postgres::wire::{Purpose, TextRow, WireConnection};
+use crate::relation::TableName;
 use crate::sql::Sql;
 
 /// What all workers share.
@@ -28,9 +32,43 @@ pub(super) struct Context {
     pub job: Arc<CopyJob>,
     pub run: Run,
     pub observer: Arc<dyn CopyObserver>,
+    pub aside: Aside,
+    patience: Patience,
 }
 
 impl Context {
+    pub fn new(job: Arc<CopyJob>, observer: Arc<dyn CopyObserver>) -> Self {
+        let patience = Patience::new(job.patience);
+        Self { run: job.run(), job, observer, aside: Aside::default(), patience }
+    }
+
+    pub fn set_aside(&self, table: &TableName, error: CopyError) {
+        tracing::warn!(
+            target_name = self.job.scope.target_name,
+            table = %table,
+            error = chain(&error),
+            "the table is set aside until the others are copied"
+        );
+        self.observer.trouble(&error);
+        self.aside.set(table, error);
+    }
+
+    /// Waits before another attempt; whether there is to be one.
+    async fn pause(&self, delays: &mut impl Iterator<Item = Duration>, error: &CopyError) -> bool {
+        self.observer.trouble(error);
+        if self.patience.is_over(Instant::now()) {
+            return false;
+        }
+        let delay = delays.next().unwrap_or(Duration::from_secs(30));
+        tracing::warn!(
+            error = chain(error),
+            delay_ms = delay.as_millis(),
+            "the copy of a table was interrupted; trying again"
+        );
+        tokio::time::sleep(delay).await;
+        true
+    }
+
     pub fn report(&self, table: &TableRun, state: CopyState) {
         self.observer.progress(&CopyProgress {
             target: &self.job.scope.target_name,
@@ -60,6 +98,10 @@ struct Committed {
 }
 
 impl TableRun {
+    pub fn name(&self) -> &TableName {
+        &self.plan.table
+    }
+
     pub fn new(plan: TablePlan) -> Self {
         Self { plan, committed: Mutex::default(), rows: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
@@ -104,10 +146,9 @@ impl Worker {
             // Whatever is open on them ends with them: the servers roll back.
             self.source = None;
             self.target = None;
-            if !error.is_passing() {
+            if !error.is_passing() || !self.context.pause(&mut delays, &error).await {
                 return Err(error);
             }
-            pause(&mut delays, &error).await;
         }
     }
 
@@ -160,6 +201,7 @@ impl At<'_> {
         if job.scope.replica_role {
             self.write(&mut connection, &REPLICA_ROLE).await?;
         }
+        self.write(&mut connection, &job.lock_timeout()).await?;
         Ok(connection)
     }
 
@@ -209,6 +251,7 @@ impl At<'_> {
             unreported += bytes as u64;
             if unreported >= REPORT_BYTES {
                 unreported = 0;
+                self.context.patience.gets_on();
                 self.context.report(table, CopyState::Copying);
             }
         };
@@ -237,11 +280,10 @@ impl At<'_> {
         if self.write(target, &account).await?.is_empty() {
             return Err(self.taken_over());
         }
-        if let Err(error) = self.write(target, &COMMIT).await
-            && !self.was_committed(committed.rows + rows, last, &error).await?
-        {
-            return Err(error);
+        if let Err(error) = self.write(target, &COMMIT).await {
+            self.was_committed(committed.rows + rows, last, error).await?;
         }
+        self.context.patience.gets_on();
         committed.pieces += 1;
         committed.rows += rows;
         table.rows.store(committed.rows, Ordering::Relaxed);
@@ -253,17 +295,26 @@ impl At<'_> {
         Ok(())
     }
 
-    /// Whether a COMMIT that was sent but not confirmed has happened, learnt from the table's row over a new
-    /// connection. Asks until there is an answer: without one there is nothing right to do.
-    async fn was_committed(&self, rows: u64, last: bool, error: &CopyError) -> Result<bool, CopyError> {
+    /// Succeeds if a COMMIT that was sent but not confirmed has happened, learnt from the table's row over a new
+    /// connection; else gives its error. Asks until there is an answer: without one there is nothing right to do but to
+    /// end the job, and the next one finds out.
+    async fn was_committed(&self, rows: u64, last: bool, error: CopyError) -> Result<(), CopyError> {
         let mut delays = delays();
-        pause(&mut delays, error).await;
+        if !self.context.pause(&mut delays, &error).await {
+            return Err(error);
+        }
         loop {
             match self.outcome().await {
-                Err(error) if error.is_passing() => pause(&mut delays, &error).await,
-                Err(error) => return Err(error),
+                Err(again) => {
+                    if !again.is_passing() || !self.context.pause(&mut delays, &again).await {
+                        return Err(again);
+                    }
+                }
                 // A piece without rows that is not the last leaves no trace and needs none.
-                Ok((state, counted)) => return Ok(if last { state == CopyState::Done } else { counted == rows }),
+                Ok((state, counted)) => {
+                    let committed = if last { state == CopyState::Done } else { counted == rows };
+                    return if committed { Ok(()) } else { Err(error) };
+                }
             }
         }
     }
@@ -310,14 +361,4 @@ fn strange(connection: &WireConnection) -> PgError {
 fn delays() -> impl Iterator<Item = Duration> {
     let exponential = ExponentialBuilder::new().with_min_delay(Duration::from_millis(200)).with_factor(2.0);
     exponential.with_max_delay(Duration::from_secs(30)).with_jitter().without_max_times().build()
-}
-
-async fn pause(delays: &mut impl Iterator<Item = Duration>, error: &CopyError) {
-    let delay = delays.next().unwrap_or(Duration::from_secs(30));
-    tracing::warn!(
-        error = chain(error),
-        delay_ms = delay.as_millis(),
-        "the copy of a table was interrupted; trying again"
-    );
-    tokio::time::sleep(delay).await;
 }

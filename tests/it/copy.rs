@@ -1,5 +1,6 @@
 //! The initial copy, driven directly: what was at the snapshot is on the target, once, whatever happened on the way.
 
+mod apart;
 mod bench;
 mod interrupted;
 

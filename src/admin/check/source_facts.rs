@@ -261,11 +261,12 @@ async fn unreadable(client: &Client, tables: &[&PublishedTable]) -> Result<Vec<U
          WHERE d.classid = 'pg_publication_rel'::regclass AND d.refclassid = 'pg_class'::regclass \
          AND d.objid = ANY ($1::oid[])",
     );
-    let entries: Vec<u32> = tables.iter().filter_map(|table| table.entry).collect();
+    let entries: Vec<u32> = tables.iter().flat_map(|table| table.entries.iter().copied()).collect();
     let mut needed: BTreeSet<(u32, String)> = BTreeSet::new();
     for row in client.query(&filters, &[&entries]).await? {
-        let table = tables.iter().find(|table| table.entry == Some(row.get(0)));
-        let leaves = table.iter().flat_map(|table| &table.leaves);
+        let entry: u32 = row.get(0);
+        let filtered = tables.iter().filter(|table| table.entries.contains(&entry));
+        let leaves = filtered.flat_map(|table| &table.leaves);
         needed.extend(leaves.map(|leaf| (leaf.oid, row.get(1))));
     }
     let mut leaves: Vec<u32> = Vec::new();

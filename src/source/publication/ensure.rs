@@ -360,7 +360,7 @@ mod tests {
             identity_columns: Vec::new(),
             identifiable: true,
             falsely_full: false,
-            entry: None,
+            entries: vec![1],
             bytes: 0,
             leaves: Vec::new(),
         };

@@ -18,6 +18,8 @@ mod read;
 pub use ensure::{Chosen, ensure, missing, rehearse};
 pub use read::{exists, read};
 
+use std::collections::HashMap;
+
 use crate::relation::{ReplicaIdentity, TableName};
 use crate::sql::Sql;
 
@@ -58,9 +60,10 @@ pub struct PublishedTable {
     pub name: TableName,
     /// `pg_class.oid`.
     pub oid: u32,
-    /// `pg_publication_rel.oid`, where the publication names this table itself: another one once it was taken out and
-    /// put in again.
-    pub entry: Option<u32>,
+    /// The OIDs of all that makes the publication hold this table: entries of the table, of partitioned tables above
+    /// it, and of the schemas of these; the publication itself where it is FOR ALL TABLES. Never empty, in order.
+    /// Whatever is dropped and made again has another, so a table has been published all the time if one has stayed.
+    pub entries: Vec<u32>,
     /// Plain or partitioned.
     pub kind: TableKind,
     /// The published columns in the order of `attnum`.
@@ -84,6 +87,64 @@ pub struct PublishedTable {
     /// Where the rows lie: the leaves of a partitioned table, or a plain table itself. Foreign tables are left out:
     /// their changes are not in this server's WAL.
     pub leaves: Vec<Leaf>,
+}
+
+impl Publication {
+    /// The first of these tables of it whose copy would be another one by a later or earlier reading.
+    pub fn changed_in<'a>(&self, other: &Self, tables: &'a [PublishedTable]) -> Option<&'a PublishedTable> {
+        let by_oid: HashMap<u32, &PublishedTable> = other.tables.iter().map(|table| (table.oid, table)).collect();
+        let stays = |table: &PublishedTable| by_oid.get(&table.oid).is_some_and(|found| found.is_copied_like(table));
+        tables.iter().find(|table| self.insert != other.insert || !stays(table))
+    }
+}
+
+impl PublishedTable {
+    /// What the table is beside its name, in a publication of this name: see [`has_stayed`].
+    pub fn origin(&self, publication: &str) -> String {
+        let entries: Vec<String> = self.entries.iter().map(u32::to_string).collect();
+        format!("{} {} {publication}", self.oid, entries.join(","))
+    }
+
+    /// Whether a copy of this table is also one of `other`, the table in a later or earlier reading: the same table,
+    /// published by the same entries, with the same columns and filter, its rows in the same places.
+    fn is_copied_like(&self, other: &Self) -> bool {
+        let places = |table: &Self| table.leaves.iter().map(|leaf| (leaf.oid, leaf.name.clone())).collect::<Vec<_>>();
+        (&self.name, self.oid, &self.entries, self.kind) == (&other.name, other.oid, &other.entries, other.kind)
+            && (&self.columns, &self.row_filter) == (&other.columns, &other.row_filter)
+            && places(self) == places(other)
+    }
+}
+
+/// Why changes of a table may be missing since its origin was noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// The table is another one of its name.
+    MadeAnew,
+    /// It was not in the publication for a while.
+    TakenOut,
+    /// It is published by another publication. (One that was renamed is another: what was logged before that is not
+    /// found under the new name.)
+    OtherPublication,
+}
+
+/// Whether a table has gone on being published from when the one origin was noted to the other: nothing says so but
+/// an entry that both have.
+pub fn has_stayed(noted: &str, now: &str) -> Result<(), Gap> {
+    let fields = |text: &str| {
+        let mut fields = text.splitn(3, ' ').map(str::to_owned);
+        [fields.next(), fields.next(), fields.next()].map(Option::unwrap_or_default)
+    };
+    let ([oid, entries, publication], [oid_now, entries_now, publication_now]) = (fields(noted), fields(now));
+    if oid != oid_now {
+        return Err(Gap::MadeAnew);
+    }
+    if publication != publication_now {
+        return Err(Gap::OtherPublication);
+    }
+    match entries.split(',').any(|entry| entries_now.split(',').any(|now| now == entry)) {
+        true => Ok(()),
+        false => Err(Gap::TakenOut),
+    }
 }
 
 /// A published column.
@@ -121,4 +182,24 @@ pub fn without_identity(publication: &Publication) -> Vec<&PublishedTable> {
         return Vec::new();
     }
     publication.tables.iter().filter(|table| !table.identifiable).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_stayed_while_it_keeps_its_oid_and_one_of_its_entries() {
+        assert_eq!(has_stayed("7 9 p q", "7 9 p q"), Ok(()));
+        assert_eq!(has_stayed("7 9 p", "8 9 p"), Err(Gap::MadeAnew));
+        assert_eq!(has_stayed("7 9 p", "7 10 p"), Err(Gap::TakenOut));
+        assert_eq!(
+            has_stayed("7 9,10 p", "7 10,11 p"),
+            Ok(()),
+            "named by itself and by its schema, then by the latter"
+        );
+        assert_eq!(has_stayed("7 9,10 p", "7 11,12 p"), Err(Gap::TakenOut));
+        assert_eq!(has_stayed("7 9 p", "7 9 q"), Err(Gap::OtherPublication), "renamed");
+        assert_eq!(has_stayed("7 9 p", "7 11 q"), Err(Gap::OtherPublication));
+    }
 }

@@ -60,6 +60,11 @@ async fn tables(client: &Client, publication: &str, old_rows: bool) -> Result<Ve
     let mut tables = Vec::with_capacity(rows.len());
     for row in &rows {
         let oid: u32 = get(row, "oid")?;
+        let entries: Vec<u32> = get(row, "entries")?;
+        if entries.is_empty() {
+            // The view is newer than the rest of the statement: the table has come in just now, and is there next time.
+            continue;
+        }
         let listed: Option<Vec<String>> = get(row, "attnames")?;
         let (published, unsent) = published(columns.remove(&oid).unwrap_or_default(), listed, client.server_version());
         let found = leaves.remove(&oid).unwrap_or_default();
@@ -68,7 +73,7 @@ async fn tables(client: &Client, publication: &str, old_rows: bool) -> Result<Ve
         tables.push(PublishedTable {
             name: TableName::new(get::<String>(row, "nspname")?, get::<String>(row, "relname")?),
             oid,
-            entry: get(row, "entry")?,
+            entries,
             kind: if get(row, "partitioned")? { TableKind::Partitioned } else { TableKind::Plain },
             columns: published,
             unsent,
@@ -84,22 +89,32 @@ async fn tables(client: &Client, publication: &str, old_rows: bool) -> Result<Ve
     Ok(tables)
 }
 
+/// FOR TABLES IN SCHEMA came with 15.
+const BY_SCHEMA: Sql = Sql::new(
+    "UNION SELECT s.oid FROM pg_publication_namespace s \
+     WHERE s.pnpubid = o.oid AND (s.pnnspid = c.relnamespace OR s.pnnspid IN \
+         (SELECT above.relnamespace FROM pg_partition_ancestors(c.oid) a JOIN pg_class above ON above.oid = a.relid)) ",
+);
+
 /// Without walferry's own tables, which a source has that is a target as well: they speak of that server, and every
 /// target has its own.
 fn tables_sql(server_version: u32) -> Sql {
-    let lists = if server_version >= 150_000 {
-        Sql::new("p.attnames, p.rowfilter")
+    let (lists, schemas) = if server_version >= 150_000 {
+        (Sql::new("p.attnames, p.rowfilter"), BY_SCHEMA)
     } else {
-        Sql::new("NULL::name[] AS attnames, NULL::text AS rowfilter")
+        (Sql::new("NULL::name[] AS attnames, NULL::text AS rowfilter"), Sql::new(""))
     };
     Sql::format(
         "SELECT c.oid, n.nspname, c.relname, c.relkind = 'p' AS partitioned, c.relreplident::text AS relreplident, \
-         (SELECT r.oid FROM pg_publication_rel r JOIN pg_publication o ON o.oid = r.prpubid \
-          WHERE o.pubname = p.pubname AND r.prrelid = c.oid) AS entry, {} \
-         FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname \
+         ARRAY(SELECT r.oid FROM pg_publication_rel r \
+               WHERE r.prpubid = o.oid AND (r.prrelid = c.oid OR r.prrelid IN \
+                   (SELECT a.relid FROM pg_partition_ancestors(c.oid) a)) \
+               {}UNION SELECT o.oid WHERE o.puballtables ORDER BY 1) AS entries, {} \
+         FROM pg_publication_tables p JOIN pg_publication o ON o.pubname = p.pubname \
+         JOIN pg_namespace n ON n.nspname = p.schemaname \
          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename \
          WHERE p.pubname = $1::text AND n.nspname <> 'walferry' ORDER BY n.nspname, c.relname",
-        &[&lists],
+        &[&schemas, &lists],
     )
 }
 
@@ -251,6 +266,7 @@ mod tests {
     #[test]
     fn version_14_is_not_asked_for_what_it_does_not_know() {
         assert!(!tables_sql(140_010).as_str().contains("p.attnames"));
+        assert!(!tables_sql(140_010).as_str().contains("pg_publication_namespace"));
         assert!(tables_sql(150_000).as_str().contains("p.attnames, p.rowfilter"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio_postgres::Client;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +43,8 @@ pub struct Wishes {
     /// Where the target is reached, if not directly.
     pub target_url: Option<String>,
     pub source_url: Option<String>,
+    pub lock_timeout: Option<Duration>,
+    pub patience: Duration,
 }
 
 impl Default for Wishes {
@@ -54,6 +57,8 @@ impl Default for Wishes {
             range_bytes: 1 << 30,
             target_url: None,
             source_url: None,
+            lock_timeout: None,
+            patience: Duration::from_secs(300),
         }
     }
 }
@@ -62,6 +67,7 @@ impl Default for Wishes {
 #[derive(Default)]
 pub struct Watcher {
     pub seen: Mutex<BTreeMap<TableName, (CopyState, u64, u64)>>,
+    pub troubles: Mutex<Vec<String>>,
     pub stop_at_rows: Option<u64>,
     pub cancel: CancellationToken,
 }
@@ -73,6 +79,10 @@ impl CopyObserver for Watcher {
         if self.stop_at_rows.is_some_and(|rows| progress.rows >= rows) {
             self.cancel.cancel();
         }
+    }
+
+    fn trouble(&self, error: &CopyError) {
+        self.troubles.lock().unwrap().push(walferry::error::chain(error));
     }
 }
 
@@ -125,9 +135,12 @@ impl Bench {
                     range_bytes: wishes.range_bytes,
                 },
             },
+            publication: "p".into(),
             snapshot: snapshot.name.clone(),
             copy_lsn: snapshot.lsn.parse().unwrap(),
             copier: format!("run {run}"),
+            lock_timeout: wishes.lock_timeout,
+            patience: wishes.patience,
         }
     }
 
@@ -185,7 +198,7 @@ impl Bench {
             identity_columns: one.get(4),
             identifiable: true,
             falsely_full: false,
-            entry: None,
+            entries: vec![1],
             bytes: leaves.iter().map(|leaf| leaf.bytes).sum(),
             leaves,
         }

@@ -3,7 +3,10 @@
 use walferry::error::{Judged, Verdict};
 use walferry::relation::{ReplicaIdentity, TableName};
 use walferry::source::SourceError;
-use walferry::source::publication::{Publication, PublishedTable, TableKind, ensure, exists, read, without_identity};
+use walferry::source::publication::{
+    Gap, Publication, PublishedTable, TableKind, ensure, exists, has_stayed, read, without_identity,
+};
+use walferry::sql::Sql;
 
 use super::*;
 
@@ -41,6 +44,44 @@ fn table<'a>(publication: &'a Publication, name: &str) -> &'a PublishedTable {
 
 fn columns(table: &PublishedTable) -> Vec<&str> {
     table.columns.iter().map(|column| column.name.as_str()).collect()
+}
+
+/// Whatever makes a publication hold a table, it is another thing once it was dropped and made again.
+#[tokio::test]
+async fn what_holds_a_table_tells_whether_it_was_taken_out() {
+    for_each_major(async |major| {
+        let cluster = Cluster::start(major).await;
+        let client = client(&database(&cluster, "").await).await;
+        let mut ways = vec![
+            ("FOR ALL TABLES", "SELECT", "DROP PUBLICATION p; CREATE PUBLICATION p FOR ALL TABLES"),
+            (
+                "FOR TABLE public.parted, public.plain",
+                "SELECT",
+                "ALTER PUBLICATION p DROP TABLE public.parted; ALTER PUBLICATION p ADD TABLE public.parted",
+            ),
+        ];
+        if major >= 15 {
+            ways.push((
+                "FOR TABLES IN SCHEMA public",
+                "ALTER PUBLICATION p ADD TABLE public.parted",
+                "ALTER PUBLICATION p DROP TABLES IN SCHEMA public, TABLE public.parted;
+                 ALTER PUBLICATION p ADD TABLES IN SCHEMA public",
+            ));
+        }
+        for (made, added, again) in ways {
+            let look = async |sql: &str| {
+                client.batch(&Sql::from_catalog(sql.to_owned())).await.unwrap();
+                table(&read(&client, "p").await.unwrap().unwrap(), "parted_1").origin("p")
+            };
+            let first = look(&format!("CREATE PUBLICATION p {made}")).await;
+            let second = look(added).await;
+            assert_eq!(has_stayed(&first, &second), Ok(()), "{made}: {first}, {second}");
+            let third = look(again).await;
+            assert_eq!(has_stayed(&second, &third), Err(Gap::TakenOut), "{made}: {second}, {third}");
+            client.batch(&Sql::new("DROP PUBLICATION p")).await.unwrap();
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

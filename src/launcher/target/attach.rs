@@ -1,0 +1,285 @@
+//! Attaching: positions are checked, what is not copied is copied, and the target is ready to be fed.
+//!
+//! In: a target as it is now. Out: an open session, the position from which to feed it and the commit by which it
+//! recognises its source, and from where on each table's changes apply; or why it must not be fed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tracing::{info, warn};
+
+use super::{Attached, Refused, TargetTask};
+use crate::apply::progress::{self, Stored};
+use crate::apply::session::Session;
+use crate::launcher::error::LaunchError;
+use crate::launcher::follow;
+use crate::launcher::gap::{self, SourceFacts};
+use crate::lsn::Lsn;
+use crate::postgres::wire::Purpose;
+use crate::postgres::{Client, WireConnection};
+use crate::relation::TableName;
+use crate::source::SourceError;
+use crate::source::identity;
+use crate::source::publication::{self, Publication, PublishedTable};
+use crate::source::slot::{self, Snapshot};
+use crate::tablesync::{self, CopyError, CopyJob, CopyScope, CopyState, Finding, Weight};
+use crate::telemetry::state::{TableState, TargetState};
+
+/// How long a target may fail or not answer in the middle of a copy, before the snapshot is given up.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+impl TargetTask {
+    /// Makes the target ready to be fed.
+    pub(super) async fn attach(&mut self) -> Result<Attached, LaunchError> {
+        let mut session = Session::open(&self.session_options()).await?;
+        let stream = self.shared.facts.stream(&self.shared.setup);
+        let source = Client::connect(&self.shared.setup.source, &self.shared.setup.application_name()).await?;
+        self.shared.places.check(self.target(), &session.client, &source).await?;
+        progress::migrate(&session.client).await?;
+        progress::register(&session.client, &stream).await?;
+        let publication = &self.shared.setup.config.source.publication;
+        progress::follow_through(&session.client, &stream.name, publication).await?;
+        let stored = self.read(&session.client).await?;
+        // Before the slot is looked at: from now on nothing above is confirmed.
+        if let Some(durable) = stored.durable() {
+            self.shared.board.stands_at(self.target().id, durable);
+        }
+        self.check(&session.client, &source, &stored).await?;
+        let publication = self.published(&source).await?;
+        let stored = self.copy(&session, stored, &publication).await?;
+        let copied = self.tables(&session.client).await?;
+        self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
+        session.remember(copied.keys()).await?;
+        let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
+        if let Some(durable) = stored.durable() {
+            self.shared.board.stands_at(self.target().id, durable);
+        }
+        Ok(Attached { session, stored: end, last: stored.last, copied })
+    }
+
+    /// The publication as it is now; everybody is told when it is another than was known.
+    async fn published(&mut self, source: &Client) -> Result<Arc<Publication>, LaunchError> {
+        let setup = &self.shared.setup;
+        let name = &setup.config.source.publication;
+        let now = publication::read(source, name).await?.ok_or_else(|| publication::missing(name))?;
+        let now = Arc::new(now);
+        self.shared.publication.send_if_modified(|known| {
+            let differs = setup.chosen(known) != setup.chosen(&now);
+            if differs {
+                *known = Arc::clone(&now);
+            }
+            differs
+        });
+        self.attached_to = Arc::clone(&now);
+        Ok(now)
+    }
+
+    async fn read(&self, client: &Client) -> Result<Stored, LaunchError> {
+        let stream = &self.shared.setup.stream;
+        let stored = progress::read(client, stream).await?;
+        stored.ok_or_else(|| progress::ProgressError::Taken(stream.clone()).into())
+    }
+
+    /// Whether what the target has and what the slot gives fit together. Asks the source anew each time.
+    async fn check(&self, target: &Client, source: &Client, stored: &Stored) -> Result<(), LaunchError> {
+        let setup = &self.shared.setup;
+        let name = setup.application_name();
+        let mut conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
+        let identity = identity::identify(&mut conn).await?;
+        let switches = match identity.timeline > stored.timeline {
+            true => identity::timeline_history(&mut conn, identity.timeline).await?,
+            false => Vec::new(),
+        };
+        let Some(slot) = slot::inspect(source, &setup.stream).await? else {
+            let (slot, target) = (setup.stream.clone(), self.target().name.clone());
+            return Err(match stored.end_lsn {
+                Some(stored) => LaunchError::SlotLost { slot, target, stored },
+                None => SourceError::SlotMissing { slot }.into(),
+            });
+        };
+        slot.check_usable(&identity.database)?;
+        let facts = SourceFacts {
+            system_identifier: identity.system_identifier,
+            timeline: identity.timeline,
+            switches: switches.into_iter().map(|switch| (switch.timeline, switch.switch)).collect(),
+            flushed: identity.flush_lsn,
+            database: identity.database,
+            slot: slot.name,
+            confirmed: slot.confirmed_flush,
+        };
+        match stored.end_lsn {
+            Some(end) => {
+                gap::check(stored, end, &facts)?;
+                let session = self.shared.board.session();
+                let same =
+                    |refused: &&Refused| refused.stored == end && session.is_some() && refused.session == session;
+                if let Some(refused) = self.refused.as_ref().filter(same) {
+                    return Err(refused.gap.clone().into());
+                }
+            }
+            None => gap::check_new(&tablesync::state::load(target, &setup.stream).await?, &facts)?,
+        }
+        Ok(())
+    }
+
+    /// Copies what is published for this target and not copied yet; gives a new target its first position.
+    async fn copy(
+        &mut self,
+        session: &Session,
+        stored: Stored,
+        publication: &Arc<Publication>,
+    ) -> Result<Stored, LaunchError> {
+        let id = self.target().id;
+        let mut publication = Arc::clone(publication);
+        loop {
+            let scope = self.scope(session, &publication).await?;
+            if scope.tables.is_empty() && stored.end_lsn.is_some() {
+                return Ok(stored);
+            }
+            self.shared.board.target_state(id, TargetState::Copying);
+            self.preflight(&session.client, &scope).await?;
+            let (snapshot, now) = self.snapshot(&publication, &scope.tables).await?;
+            if let Some(snapshot) = snapshot {
+                self.copy_as_of(session, &stored, scope, &publication.name, &snapshot).await?;
+                return self.read(&session.client).await;
+            }
+            publication = now;
+        }
+    }
+
+    /// What is to be copied of what is published.
+    async fn scope(&mut self, session: &Session, publication: &Publication) -> Result<CopyScope, LaunchError> {
+        let setup = Arc::clone(&self.shared.setup);
+        let wanted = setup.wanted(self.target(), publication);
+        self.uncopied.retain(|table| wanted.iter().all(|wanted| wanted.name != *table));
+        let (stream, target) = (&setup.stream, &self.target().name);
+        for table in &self.uncopied {
+            info!(target, table = %table, "not in the publication any more: its changes are left out");
+        }
+        follow::review(&session.client, stream, target, publication, &wanted).await?;
+        Ok(CopyScope {
+            stream: stream.clone(),
+            target_name: target.clone(),
+            tables: tablesync::pending(&session.client, stream, &wanted, session.replica_role).await?,
+            insert_published: publication.insert,
+            truncate_published: publication.truncate,
+            replica_role: session.replica_role,
+            settings: setup.copy.clone(),
+        })
+    }
+
+    async fn copy_as_of(
+        &self,
+        session: &Session,
+        stored: &Stored,
+        scope: CopyScope,
+        publication: &str,
+        snapshot: &Snapshot,
+    ) -> Result<(), LaunchError> {
+        let (shared, id) = (&self.shared, self.target().id);
+        let setup = &shared.setup;
+        if stored.end_lsn.is_none() {
+            let durable = progress::position(&session.client, &shared.facts.stream(setup), snapshot.lsn).await?;
+            shared.board.stands_at(id, durable);
+        }
+        for table in &scope.tables {
+            shared.board.table(id, &table.name, TableState::Pending, Some(0), None);
+        }
+        info!(target = self.target().name, tables = scope.tables.len(), snapshot = %snapshot.lsn, "copying");
+        let job = Arc::new(CopyJob {
+            source: setup.source.clone(),
+            target: self.target().connect.clone(),
+            scope,
+            publication: publication.to_owned(),
+            snapshot: snapshot.name.clone(),
+            copy_lsn: snapshot.lsn,
+            copier: copier(),
+            lock_timeout: setup.config.apply.lock_timeout,
+            patience: PATIENCE,
+        });
+        let observer = Arc::clone(&self.observer) as Arc<dyn tablesync::CopyObserver>;
+        tablesync::copy(job, observer, &shared.stop).await?;
+        Ok(())
+    }
+
+    /// Finds what would stop the copy before anything is written, or a snapshot taken.
+    async fn preflight(&self, client: &Client, scope: &CopyScope) -> Result<(), LaunchError> {
+        let target = &self.target().name;
+        let findings = tablesync::preflight(client, scope).await?;
+        let (stops, warns): (Vec<Finding>, Vec<Finding>) =
+            findings.into_iter().partition(|finding| finding.weight == Weight::Stops);
+        for finding in warns {
+            warn!(target, table = %finding.table, "{}", finding.problem);
+        }
+        if stops.is_empty() {
+            return Ok(());
+        }
+        Err(CopyError::Findings { target: target.clone(), findings: stops }.into())
+    }
+
+    /// The snapshot of the slot's making for the first copy, else one of its own, from a slot that goes with it; and
+    /// what is published by then. The snapshot is none when these tables are not the same then as before it was taken
+    /// (which can take as long as transactions run on the source): what came to them meanwhile would be neither in
+    /// the copy nor, having committed before the snapshot, in what is applied after it.
+    async fn snapshot(
+        &mut self,
+        publication: &Arc<Publication>,
+        tables: &[PublishedTable],
+    ) -> Result<(Option<Arc<Snapshot>>, Arc<Publication>), LaunchError> {
+        let shared = Arc::clone(&self.shared);
+        let (source, name) = (&shared.setup.source, shared.setup.application_name());
+        let client = Client::connect(source, &name).await?;
+        let (snapshot, before) = match self.snapshot.take() {
+            Some(taken) => taken,
+            None => {
+                let conn = WireConnection::connect(source, &name, Purpose::Replication).await?;
+                let slot = temporary_slot(&shared.setup.stream);
+                let snapshot = slot::create(conn, &slot, true, false, &client).await?;
+                (Arc::new(snapshot), Arc::clone(publication))
+            }
+        };
+        let now = self.published(&client).await?;
+        let changed = [&before, &now].into_iter().find_map(|other| publication.changed_in(other, tables));
+        if let Some(table) = changed {
+            let target = &self.target().name;
+            info!(target, table = %table.name, "was changed while the copy's snapshot was taken: another one is taken");
+            return Ok((None, now));
+        }
+        // What else has changed is for later: the copy goes by what was read before.
+        self.attached_to = Arc::clone(publication);
+        Ok((Some(snapshot), now))
+    }
+
+    /// The tables that are copied, each with the position from which its changes apply.
+    async fn tables(&self, client: &Client) -> Result<HashMap<TableName, Lsn>, LaunchError> {
+        let id = self.target().id;
+        let states = tablesync::state::load(client, &self.shared.setup.stream).await?;
+        let done = states.into_iter().filter(|table| table.state == CopyState::Done);
+        Ok(done
+            .map(|table| {
+                let (rows, lsn) = (Some(table.rows), Some(table.copy_lsn));
+                self.shared.board.table(id, &table.name, TableState::Ready, rows, lsn);
+                (table.name, table.copy_lsn)
+            })
+            .collect())
+    }
+}
+
+/// Unique to each copy.
+fn copier() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{}-{}-{}", std::process::id(), now.as_nanos(), next())
+}
+
+/// The name of a slot that exists only for its snapshot: at most 63 bytes, unique on the source.
+fn temporary_slot(stream: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    format!("{:.24}_copy_{}_{}_{}", stream, std::process::id(), now.as_millis() % 1_000_000_000, next())
+}
+
+fn next() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
