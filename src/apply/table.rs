@@ -11,7 +11,7 @@ use crate::relation::{Relation, ReplicaIdentity};
 use crate::sql::Sql;
 
 /// A source table as it is written to the target.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TargetTable {
     /// As the source describes it.
     pub relation: Arc<Relation>,
@@ -30,7 +30,7 @@ pub struct TargetTable {
 }
 
 /// A column that is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Written {
     /// Its place in the source's rows.
     pub index: usize,
@@ -118,6 +118,19 @@ impl TargetTable {
         let uniques: Vec<Vec<(usize, Sql)>> = indexes.into_iter().map(|(_, columns)| columns).collect();
         let locator = locator(&relation, &matched, key.map(|key| uniques[key].as_slice()));
         Ok(Self { written, locator, locates_one: key.is_some(), uniques, key, relation, info })
+    }
+
+    /// Whether rows are found by a key and by more than that: a row that differs from the source's in another column is
+    /// not found.
+    pub fn differs_from_key(&self) -> bool {
+        self.key.is_some() && self.locator.iter().any(|term| !matches!(term.test, Test::Equal(_)))
+    }
+
+    /// The same table, whose rows are found by their key alone.
+    pub fn by_key(&self) -> Self {
+        let mut table = self.clone();
+        table.locator.retain(|term| matches!(term.test, Test::Equal(_)));
+        table
     }
 
     /// The table as UPDATE, DELETE and TRUNCATE name it. The source says of every inheritance child by its own

@@ -122,8 +122,13 @@ impl Dispatcher {
     pub async fn deliver(&mut self, delivery: Delivery, stop: &CancellationToken) -> Result<(), RouteError> {
         match delivery {
             Delivery::Part(part) => self.part(&Arc::new(part), stop).await?,
-            Delivery::Message(_) => {}
-            Delivery::Quiet(end) => self.passed(end),
+            Delivery::Message(message) => {
+                self.lanes.iter_mut().for_each(|lane| lane.route.pass_over(message.content.len()));
+            }
+            Delivery::Quiet(end) => {
+                self.lanes.iter_mut().for_each(|lane| lane.route.pass_over(0));
+                self.passed(end);
+            }
         }
         Ok(())
     }
