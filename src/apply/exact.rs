@@ -115,7 +115,10 @@ impl Applier {
         if parts.is_empty() && batch.end <= self.stored {
             return Ok(());
         }
-        self.resolve(&parts).await?;
+        if let Err(error) = self.resolve(&parts).await {
+            // What precedes the transaction that does not fit is applied.
+            return if parts.len() > 1 { self.one_by_one(batch, &parts).await } else { Err(error) };
+        }
         self.begun = Instant::now();
         let mut flight = Flight::new(&mut self.session);
         begin(&mut flight, &self.stream, self.stored)?;
@@ -131,7 +134,11 @@ impl Applier {
         };
         self.rollback().await?;
         self.give_up_on(step, error)?;
-        for part in &parts {
+        self.one_by_one(batch, &parts).await
+    }
+
+    async fn one_by_one(&mut self, batch: &Batch, parts: &[Arc<Part>]) -> Result<(), ApplyError> {
+        for part in parts {
             self.piece(part).await?;
         }
         if self.stored < batch.end { self.advance(batch.end, batch.commit_time, &[], &[]).await } else { Ok(()) }
@@ -244,13 +251,13 @@ impl Applier {
         Ok(())
     }
 
-    /// Whether a refusal may be met in smaller steps; the error if not.
+    /// Whether a refusal may be met in smaller steps; the error if not, as when it is of the progress row.
     fn give_up_on(&self, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
         if step == Step::Progress && error.code == GUARD {
             return Err(ApplyError::Fenced { stream: self.stream.name.clone(), expected: self.stored });
         }
         let error = PgError::Server(error);
-        if error.verdict() == Verdict::Retry { Err(error.into()) } else { Ok(()) }
+        if step == Step::Progress || error.verdict() == Verdict::Retry { Err(error.into()) } else { Ok(()) }
     }
 
     fn committed(&mut self, end: EndLsn, time: Option<PgTime>, parts: &[Arc<Part>], missing: &[usize]) {

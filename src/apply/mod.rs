@@ -22,7 +22,8 @@
 //!
 //! # Why exactly once
 //! Let the progress row stand at `0/300`. A batch of the transactions ending at `0/400` and `0/500` is sent as
-//! `BEGIN; SELECT … FROM progress WHERE end_lsn = 0/300 FOR UPDATE; …; UPDATE progress SET end_lsn = 0/500 WHERE end_lsn = 0/300; COMMIT`.
+//! `BEGIN; SELECT … FROM progress WHERE end_lsn = 0/300 FOR UPDATE; …;
+//! UPDATE progress SET end_lsn = 0/500 WHERE end_lsn = 0/300; COMMIT`.
 //! * The daemon, the target or the line dies before COMMIT takes effect: neither rows nor row of progress are there;
 //!   after the restart the stream is read from `0/300`.
 //! * It dies after COMMIT took effect, before the answer arrives: rows and `0/500` are there. After a reconnect the

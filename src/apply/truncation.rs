@@ -1,9 +1,9 @@
 //! TRUNCATE on the target: of the tables that the source emptied, and of no others.
 //!
-//! A source's TRUNCATE … CASCADE names every table it emptied (`ExecuteTruncateGuts` logs them all), so CASCADE is never
-//! repeated here: it would empty tables that only the target has, and such as were copied later. PostgreSQL's own
-//! logical replication leaves it out as well (`apply_handle_truncate`). What the target refuses then is done otherwise
-//! where that comes to the same:
+//! A source's TRUNCATE … CASCADE names every table it emptied (`ExecuteTruncateGuts` logs them all), so CASCADE is
+//! never repeated here: it would empty tables that only the target has, and such as were copied later. PostgreSQL's
+//! own logical replication leaves it out as well (`apply_handle_truncate`). What the target refuses then is done
+//! otherwise where that comes to the same:
 //! - tables outside refer to it (0A000): with the replica role DELETE empties it and touches nothing else;
 //! - the role does not own what RESTART IDENTITY restarts (42501): sequences are not replicated, the rows are;
 //! - constraints checked before it fail for rows of other tables (class 23): they are checked at the end as well.
@@ -29,7 +29,9 @@ pub(super) const CHECK: Sql = Sql::new("SET CONSTRAINTS ALL IMMEDIATE");
 /// The sequences that RESTART IDENTITY restarts: those owned by columns of the table or of its partitions.
 const OWNED: Sql = Sql::new(
     "SELECT n.nspname::text, s.relname::text
-     FROM pg_depend d JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace
+     FROM pg_depend d
+     JOIN pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+     JOIN pg_namespace n ON n.oid = s.relnamespace
      WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
        AND (d.refobjid = $1 OR d.refobjid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))",
 );
