@@ -275,11 +275,17 @@ fn equal(table: &TargetTable, index: usize, value: Value, operator: &Sql, params
 /// The conditions that find the row, on the alias `t`. Where all of the row is compared and there is nothing to
 /// compare, as in a table without columns, every row is as good as any other.
 fn conditions(table: &TargetTable, params: &mut Params) -> Vec<Sql> {
-    match table.locator.is_empty() {
+    let mut conditions = match table.locator.is_empty() {
         true if table.relation.identity == ReplicaIdentity::Full => vec![Sql::new("true")],
         true => vec![Sql::new("false")],
         false => table.locator.iter().map(|term| condition(table, term, params)).collect(),
+    };
+    if table.untouched {
+        // age() counts from the transaction's own id, which it has since it holds the progress row; ids of
+        // subtransactions follow it (`xid_age`, `GetStableLatestTransactionId`).
+        conditions.push(Sql::new("age(t.xmin) > 0"));
     }
+    conditions
 }
 
 fn condition(table: &TargetTable, term: &Term, params: &mut Params) -> Sql {
