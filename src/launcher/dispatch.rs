@@ -28,7 +28,7 @@ const HANGS_IN_PARTS: Duration = Duration::from_secs(300);
 /// What the targets' tasks ask of the path.
 pub enum Command {
     /// Feed a target.
-    Attach(Attach),
+    Attach(Box<Attach>),
     /// Stop feeding it: it will come back.
     Detach(TargetId),
 }
@@ -73,7 +73,7 @@ impl Dispatcher {
     /// Does as asked. Tells whether the stream must be read again from an earlier position.
     pub fn command(&mut self, command: Command) -> bool {
         match command {
-            Command::Attach(attach) => self.attach(attach),
+            Command::Attach(attach) => self.attach(*attach),
             Command::Detach(id) => {
                 self.detach(id);
                 false

@@ -187,7 +187,7 @@ impl TargetTask {
             retry_max_interval: setup.retry_max_interval(),
             halted_retry_interval: setup.config.apply.halted_retry_interval,
         };
-        if self.shared.commands.send(Command::Attach(Attach { id, sender, stored, route })).await.is_err() {
+        if self.shared.commands.send(Command::Attach(Box::new(Attach { id, sender, stored, route }))).await.is_err() {
             return Ended::Cancelled;
         }
         info!(target = target.name, from = %stored, "applying");

@@ -106,7 +106,7 @@ impl World {
         let copied = HashMap::from([(self.relation.name.clone(), Lsn::new(1))]);
         let route = TargetRoute::new(TargetId(lane), Vec::new(), copied);
         let attach = Attach { id: TargetId(lane), sender, stored: target.stored, route };
-        if self.dispatcher.command(Command::Attach(attach)) || !self.session {
+        if self.dispatcher.command(Command::Attach(Box::new(attach))) || !self.session {
             self.reconnect();
         }
     }
