@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::relation::Relation;
@@ -45,7 +45,7 @@ pub struct Message {
 }
 
 impl Change {
-    /// Memory the change keeps alive, in bytes.
+    /// Memory the change takes, in bytes.
     pub fn memory(&self) -> usize {
         let rows = match self {
             Change::Insert { new, .. } => new.memory(),
@@ -55,6 +55,23 @@ impl Change {
             Change::Message(message) => message.prefix.len() + message.content.len(),
         };
         size_of::<Self>() + rows
+    }
+
+    fn rows_mut(&mut self) -> impl Iterator<Item = &mut Row> {
+        let (new, old) = match self {
+            Change::Insert { new, .. } => (Some(new), None),
+            Change::Update { old, new, .. } => (Some(new), old.as_mut()),
+            Change::Delete { old, .. } => (None, Some(old)),
+            Change::Truncate { .. } | Change::Message(_) => (None, None),
+        };
+        new.into_iter().chain(old.map(OldRow::row_mut))
+    }
+
+    /// Moves the rows of these changes into memory of their own, out of the memory they arrived in.
+    pub fn copy_rows(changes: &mut [Change]) {
+        let bytes = changes.iter_mut().flat_map(Change::rows_mut).map(|row| row.copied()).sum();
+        let mut memory = BytesMut::with_capacity(bytes);
+        changes.iter_mut().flat_map(Change::rows_mut).for_each(|row| row.copy_into(&mut memory));
     }
 }
 
@@ -123,7 +140,7 @@ pub struct Part {
     pub changes: Vec<Change>,
     /// With the last part.
     pub commit: Option<Commit>,
-    /// Memory the changes keep alive, in bytes.
+    /// Memory the changes take, in bytes.
     pub memory: usize,
 }
 

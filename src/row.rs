@@ -3,7 +3,14 @@
 //! A column costs an offset and a length, not an allocation; a row costs one. The bytes are shared with the frame they
 //! arrived in.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+
+/// Bytes asked for in one read from the source. Rows share the memory of what one read brought, and keep all of it
+/// alive; a frame longer than this has memory of its own.
+pub const READ: usize = 256 * 1024;
+
+/// A row from this size on is not copied: it is a good part of the memory it shares.
+const LARGE: usize = READ / 2;
 
 /// One column's value, borrowed from its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +87,24 @@ impl Row {
         }
     }
 
-    /// Memory this row keeps alive, in bytes: its share of the frame and its cells.
+    /// Memory this row takes, in bytes: its share of the frame and its cells. What lies beside it in the memory it
+    /// shares is not counted, see [`Self::copy_into`].
     pub fn memory(&self) -> usize {
         self.bytes.len() + self.cells.len() * size_of::<Cell>() + size_of::<Self>()
+    }
+
+    /// How many bytes [`Self::copy_into`] needs.
+    pub fn copied(&self) -> usize {
+        if self.bytes.len() < LARGE { self.bytes.len() } else { 0 }
+    }
+
+    /// Moves the row's bytes out of the memory they arrived in, which it then keeps alive no longer, to the end of
+    /// `memory`. A large row stays where it is.
+    pub fn copy_into(&mut self, memory: &mut BytesMut) {
+        if self.bytes.len() < LARGE {
+            memory.extend_from_slice(&self.bytes);
+            self.bytes = memory.split().freeze();
+        }
     }
 
     fn datum(&self, cell: Cell) -> Datum<'_> {
@@ -120,6 +142,13 @@ impl OldRow {
             OldRow::Key(row) | OldRow::Full(row) => row,
         }
     }
+
+    /// As [`Self::row`].
+    pub fn row_mut(&mut self) -> &mut Row {
+        match self {
+            OldRow::Key(row) | OldRow::Full(row) => row,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +161,18 @@ mod tests {
         assert!(Row::new(Bytes::from_static(b"abc"), cells(1, 2)).is_some());
         assert!(Row::new(Bytes::from_static(b"abc"), cells(1, 3)).is_none());
         assert!(Row::new(Bytes::from_static(b"abc"), cells(u32::MAX, u32::MAX)).is_none());
+    }
+
+    #[test]
+    fn a_copied_row_is_the_same_and_lets_go_of_what_it_came_with() {
+        let read = Bytes::from(vec![b'x'; 1000]);
+        let mut row = Row::new(read.slice(10..15), vec![Cell::Text { offset: 1, length: 3 }].into()).unwrap();
+        let before = row.clone();
+        let mut memory = BytesMut::with_capacity(row.copied());
+        row.copy_into(&mut memory);
+        assert_eq!((row.copied(), &row), (5, &before));
+        drop(before);
+        assert!(read.is_unique());
     }
 
     #[test]

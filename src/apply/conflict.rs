@@ -16,11 +16,11 @@ use super::table::{TargetTable, Written};
 use crate::change::{Change, Part};
 use crate::error::{Judged, Verdict};
 use crate::postgres::{PgError, ServerError};
-use crate::row::{Datum, OldRow};
+use crate::row::{Datum, OldRow, Row};
 use crate::sql::Sql;
 
-const SAVEPOINT: Sql = Sql::new("SAVEPOINT walferry_step");
-const RELEASE: Sql = Sql::new("RELEASE SAVEPOINT walferry_step");
+pub(super) const SAVEPOINT: Sql = Sql::new("SAVEPOINT walferry_step");
+pub(super) const RELEASE: Sql = Sql::new("RELEASE SAVEPOINT walferry_step");
 const ROLLBACK_TO: Sql = Sql::new("ROLLBACK TO SAVEPOINT walferry_step");
 
 /// What to do when mending would remove a row that rows of other tables refer to.
@@ -32,7 +32,7 @@ pub(super) const CASCADES: &str = "The row in the way cannot be removed, because
 const SHORT: usize = 32;
 
 impl Applier {
-    /// Applies the part's changes within the open transaction; returns the DELETEs that found no row.
+    /// Applies the part's changes within the open transaction; returns those that touched no row.
     pub(super) async fn stepwise(&mut self, part: &Arc<Part>) -> Result<Vec<usize>, ApplyError> {
         self.resolve(std::slice::from_ref(part)).await?;
         let changes = &part.changes;
@@ -46,7 +46,7 @@ impl Applier {
                 continue;
             };
             let refused = match step {
-                Step::Change(at) | Step::Delete(at) => at,
+                Step::Change(at) | Step::Counted(at) => at,
                 Step::Control | Step::Progress | Step::Commit => {
                     return Err(ApplyError::RefusedCommit { lsn: position(part), source: error });
                 }
@@ -79,7 +79,7 @@ impl Applier {
         Ok(landed)
     }
 
-    async fn roll_back_if_refused(&mut self, landed: &Landed) -> Result<(), ApplyError> {
+    pub(super) async fn roll_back_if_refused(&mut self, landed: &Landed) -> Result<(), ApplyError> {
         let Some((_, error)) = &landed.failed else { return Ok(()) };
         let error = PgError::Server(error.clone());
         if error.verdict() == Verdict::Retry {
@@ -94,6 +94,9 @@ impl Applier {
     /// Deals with one refused change.
     async fn mend(&mut self, part: &Part, at: usize, refusal: Box<ServerError>) -> Result<(), ApplyError> {
         let change = &part.changes[at];
+        if matches!(change, Change::Truncate { .. }) {
+            return self.empty(part, change, refusal).await;
+        }
         let lsn = position(part);
         let Some(kind) = conflict(change, &refusal) else { return Err(refused(change, part, refusal)) };
         let (relation, old, new) = match change {
@@ -112,7 +115,7 @@ impl Applier {
         };
         let table = self.session.table(relation, lsn).await?;
         let old_is_full = matches!(old, Some(OldRow::Full(_)));
-        let row = Values { new, old: old.map(OldRow::row), old_is_full };
+        let row = Values { new, old: old.map(OldRow::row), old_is_full, by_new: false };
         let is_update = kind == ConflictKind::UpdateMissing;
         if is_update && (self.was_rekeyed(&table, row).await? || self.replaced(&table, old, row).await?) {
             return Ok(());
@@ -128,23 +131,15 @@ impl Applier {
                  or set apply.conflicts = \"source_wins\".",
             ));
         }
-        let outcome = match (kind, new) {
-            (ConflictKind::UpdateExists, Some(new)) => {
-                let shape = update_shape(&table, old, new);
-                self.update_clearing(&table, shape, row).await?
-            }
-            (ConflictKind::InsertExists | ConflictKind::UpdateMissing, Some(new)) => {
-                if !old_is_full && new.iter().any(|datum| datum == Datum::Unchanged) {
-                    return Err(halt(
-                        "The row is missing on the target and the change does not hold all of it (an unchanged TOASTed \
-                         value): insert the row on the target as the source has it; with REPLICA IDENTITY FULL on the \
-                         source it does not happen again.",
-                    ));
-                }
-                self.put(&table, row).await?
-            }
-            _ => None,
-        };
+        let whole = old_is_full || new.is_none_or(|new| new.iter().all(|datum| datum != Datum::Unchanged));
+        if !whole && kind != ConflictKind::UpdateExists {
+            return Err(halt(
+                "The row is missing on the target and the change does not hold all of it (an unchanged TOASTed value): \
+                 insert the row on the target as the source has it; with REPLICA IDENTITY FULL on the source it does \
+                 not happen again.",
+            ));
+        }
+        let outcome = self.agree(&table, kind, old, row).await?;
         match outcome {
             Some(error) if error.code == GUARD && self.session.cascades_from(&table) => return Err(halt(CASCADES)),
             Some(error) => return Err(refused(change, part, error)),
@@ -154,11 +149,54 @@ impl Applier {
         Ok(())
     }
 
+    /// Makes the target's rows agree with the change.
+    async fn agree(
+        &mut self,
+        table: &TargetTable,
+        kind: ConflictKind,
+        old: Option<&OldRow>,
+        row: Values<'_>,
+    ) -> Result<Option<Box<ServerError>>, ApplyError> {
+        match (kind, row.new) {
+            (ConflictKind::UpdateExists, Some(new)) => {
+                self.update_clearing(table, update_shape(table, old, new), row).await
+            }
+            (ConflictKind::UpdateMissing, Some(new)) if table.differs_from_key() => {
+                match self.update_by_key(table, old, new, row).await? {
+                    Some(error) if error.code == GUARD => self.put(table, row).await,
+                    outcome => Ok(outcome),
+                }
+            }
+            (ConflictKind::InsertExists | ConflictKind::UpdateMissing, Some(_)) => self.put(table, row).await,
+            (ConflictKind::DeleteMissing, None) if table.differs_from_key() => {
+                self.alone(&table.by_key(), Shape::Delete { guarded: false }, row).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Sets all of the row that has the old key and differs from the old row elsewhere.
+    async fn update_by_key(
+        &mut self,
+        table: &TargetTable,
+        old: Option<&OldRow>,
+        new: &Row,
+        row: Values<'_>,
+    ) -> Result<Option<Box<ServerError>>, ApplyError> {
+        let table = table.by_key();
+        let mut shape = update_shape(&table, old, new);
+        if let Shape::Update { unset } | Shape::Replace { unset } = &mut shape {
+            let fixed = |at: &u16| table.written.iter().any(|c| c.identity_always && c.index == usize::from(*at));
+            unset.retain(fixed);
+        }
+        self.update_clearing(&table, shape, row).await
+    }
+
     /// An UPDATE finds no row where one is, if it may have changed an identity column that the target's UPDATE
     /// cannot set and that the old row does not tell of. Then the row is replaced, which is no conflict.
     async fn replaced(
         &mut self,
-        table: &Arc<TargetTable>,
+        table: &TargetTable,
         old: Option<&OldRow>,
         row: Values<'_>,
     ) -> Result<bool, ApplyError> {
@@ -171,20 +209,20 @@ impl Applier {
         Ok(self.alone(table, Shape::Replace { unset }, row).await?.is_none())
     }
 
-    /// Whether the row of an UPDATE that was not found by its old key is there by its new one, because the target's own
-    /// ON UPDATE CASCADE has been at it: then it is updated, and nothing is amiss.
-    async fn was_rekeyed(&mut self, table: &Arc<TargetTable>, row: Values<'_>) -> Result<bool, ApplyError> {
+    /// Whether the row of an UPDATE that was not found as it was is there as it will be, because a foreign key of the
+    /// target (ON UPDATE CASCADE, ON DELETE SET NULL, …) has been at it: then it is updated, and nothing is amiss.
+    async fn was_rekeyed(&mut self, table: &TargetTable, row: Values<'_>) -> Result<bool, ApplyError> {
         let (Some(new), Some(_)) = (row.new, row.old) else { return Ok(false) };
-        if self.session.replica_role || !table.info.rekeyed {
+        if self.session.replica_role || !(table.info.rekeyed || table.info.cascaded) {
             return Ok(false);
         }
-        let row = Values { old: None, old_is_full: false, ..row };
+        let row = Values { by_new: true, ..row };
         Ok(self.alone(table, update_shape(table, None, new), row).await?.is_none())
     }
 
     /// Makes the target hold the new row, whatever is there: clears other rows that have its unique values, then
     /// overwrites the row that has its key, or inserts it.
-    async fn put(&mut self, table: &Arc<TargetTable>, row: Values<'_>) -> Result<Option<Box<ServerError>>, ApplyError> {
+    async fn put(&mut self, table: &TargetTable, row: Values<'_>) -> Result<Option<Box<ServerError>>, ApplyError> {
         for unique in (0..table.uniques.len()).filter(|unique| table.key != Some(*unique)) {
             if let Some(error) = self.clear(table, unique, Except::NewKey, row).await? {
                 return Ok(Some(error));
@@ -208,7 +246,7 @@ impl Applier {
     /// Clears the rows that have the new row's unique values, then updates.
     async fn update_clearing(
         &mut self,
-        table: &Arc<TargetTable>,
+        table: &TargetTable,
         shape: Shape,
         row: Values<'_>,
     ) -> Result<Option<Box<ServerError>>, ApplyError> {
@@ -223,7 +261,7 @@ impl Applier {
     /// Removes the rows that stand in the way, unless rows of other tables would go with them: then it raises.
     async fn clear(
         &mut self,
-        table: &Arc<TargetTable>,
+        table: &TargetTable,
         unique: usize,
         except: Except,
         row: Values<'_>,
@@ -235,7 +273,7 @@ impl Applier {
     /// One statement under a savepoint of its own.
     async fn alone(
         &mut self,
-        table: &Arc<TargetTable>,
+        table: &TargetTable,
         shape: Shape,
         row: Values<'_>,
     ) -> Result<Option<Box<ServerError>>, ApplyError> {
@@ -260,7 +298,7 @@ fn conflict(change: &Change, refusal: &ServerError) -> Option<ConflictKind> {
     }
 }
 
-fn refused(change: &Change, part: &Part, source: Box<ServerError>) -> ApplyError {
+pub(super) fn refused(change: &Change, part: &Part, source: Box<ServerError>) -> ApplyError {
     let lsn = position(part);
     let (table, key, what) = match change {
         Change::Insert { relation, new } => (&relation.name, key(relation, None, Some(new)), "an INSERT"),
@@ -272,6 +310,9 @@ fn refused(change: &Change, part: &Part, source: Box<ServerError>) -> ApplyError
         },
         Change::Message(_) => return ApplyError::RefusedCommit { lsn, source },
     };
-    let hint = error::hint(table, &source);
+    let hint = match change {
+        Change::Truncate { .. } if source.code == "0A000" => error::referenced(table),
+        _ => error::hint(table, &source),
+    };
     ApplyError::Refused { table: table.clone(), key, what, lsn, hint, source }
 }

@@ -52,7 +52,8 @@ pub enum ApplyError {
     Restart(#[source] Box<ApplyError>),
 }
 
-/// The ways in which a target can differ from what a change expects. Names as in PostgreSQL 18's conflict types.
+/// The ways in which a target can differ from what a change expects. Names as in PostgreSQL 18's conflict types,
+/// which has none for the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConflictKind {
     /// The row to be inserted exists, or one with an equal unique value.
@@ -63,6 +64,8 @@ pub enum ConflictKind {
     UpdateMissing,
     /// The row to be deleted is not there.
     DeleteMissing,
+    /// The row was not inserted: a trigger or rule of the target left it out.
+    InsertIgnored,
 }
 
 impl ConflictKind {
@@ -73,6 +76,7 @@ impl ConflictKind {
             Self::UpdateExists => "update_exists",
             Self::UpdateMissing => "update_missing",
             Self::DeleteMissing => "delete_missing",
+            Self::InsertIgnored => "insert_ignored",
         }
     }
 }
@@ -98,6 +102,15 @@ impl Judged for ApplyError {
             Self::Restart(cause) => cause.verdict(),
         }
     }
+}
+
+/// The hint for a TRUNCATE that is refused because tables outside refer to the table.
+pub fn referenced(table: &TableName) -> String {
+    format!(
+        "A table that the source did not empty refers to {table} on the target, and must not be emptied with it: drop \
+         that foreign key on the target, or let the role set session_replication_role (GRANT SET ON PARAMETER \
+         session_replication_role, PostgreSQL 15 and later)."
+    )
 }
 
 /// The hint for a refused change: what usually helps with this SQLSTATE.

@@ -20,6 +20,7 @@ use super::queue::{Batch, Held};
 use super::session::Session;
 use super::statement::{GUARD, Shape};
 use super::table::TargetTable;
+use super::truncation;
 use crate::change::{Change, Commit, Part};
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
@@ -83,11 +84,6 @@ const COMMIT: Sql = Sql::new("COMMIT");
 const SAVEPOINT: Sql = Sql::new("SAVEPOINT walferry_piece");
 const RELEASE: Sql = Sql::new("RELEASE SAVEPOINT walferry_piece");
 const ROLLBACK_TO: Sql = Sql::new("ROLLBACK TO SAVEPOINT walferry_piece");
-/// Constraints that may be deferred are checked at the end of the transaction, as they may have been on the source.
-const DEFER: Sql = Sql::new("SET CONSTRAINTS ALL DEFERRED");
-/// TRUNCATE is refused (55006) while checks of the table's rows are pending, which earlier transactions of the batch
-/// may have left. The source, which allowed it, had none pending.
-const CHECK: Sql = Sql::new("SET CONSTRAINTS ALL IMMEDIATE");
 
 impl Applier {
     /// An applier for an open session whose target has stored progress up to `stored`.
@@ -119,11 +115,13 @@ impl Applier {
         if parts.is_empty() && batch.end <= self.stored {
             return Ok(());
         }
-        self.resolve(&parts).await?;
+        if let Err(error) = self.resolve(&parts).await {
+            // What precedes the transaction that does not fit is applied.
+            return if parts.len() > 1 { self.one_by_one(batch, &parts).await } else { Err(error) };
+        }
         self.begun = Instant::now();
         let mut flight = Flight::new(&mut self.session);
-        flight.control(&BEGIN, Step::Control)?;
-        flight.control(&DEFER, Step::Control)?;
+        begin(&mut flight, &self.stream, self.stored)?;
         let changes = parts.iter().flat_map(|part| part.changes.iter().map(|change| (change, position(part))));
         for (at, (change, lsn)) in changes.enumerate() {
             load(&mut flight, self.policy, change, at, lsn)?;
@@ -136,7 +134,11 @@ impl Applier {
         };
         self.rollback().await?;
         self.give_up_on(step, error)?;
-        for part in &parts {
+        self.one_by_one(batch, &parts).await
+    }
+
+    async fn one_by_one(&mut self, batch: &Batch, parts: &[Arc<Part>]) -> Result<(), ApplyError> {
+        for part in parts {
             self.piece(part).await?;
         }
         if self.stored < batch.end { self.advance(batch.end, batch.commit, &[], &[]).await } else { Ok(()) }
@@ -155,6 +157,7 @@ impl Applier {
     }
 
     async fn try_piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
+        self.session.tidy().await?;
         let parts = std::slice::from_ref(part);
         self.resolve(parts).await?;
         if part.index == 0 {
@@ -162,8 +165,7 @@ impl Applier {
         }
         let mut flight = Flight::new(&mut self.session);
         if part.index == 0 {
-            flight.control(&BEGIN, Step::Control)?;
-            flight.control(&DEFER, Step::Control)?;
+            begin(&mut flight, &self.stream, self.stored)?;
         }
         flight.control(&SAVEPOINT, Step::Control)?;
         for (at, change) in part.changes.iter().enumerate() {
@@ -244,13 +246,13 @@ impl Applier {
         Ok(())
     }
 
-    /// Whether a refusal may be met in smaller steps; the error if not.
+    /// Whether a refusal may be met in smaller steps; the error if not, as when it is of the progress row.
     fn give_up_on(&self, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
         if step == Step::Progress && error.code == GUARD {
             return Err(ApplyError::Fenced { stream: self.stream.name.clone(), expected: self.stored });
         }
         let error = PgError::Server(error);
-        if error.verdict() == Verdict::Retry { Err(error.into()) } else { Ok(()) }
+        if step == Step::Progress || error.verdict() == Verdict::Retry { Err(error.into()) } else { Ok(()) }
     }
 
     fn committed(&mut self, end: EndLsn, commit: Option<Commit>, parts: &[Arc<Part>], missing: &[usize]) {
@@ -270,7 +272,8 @@ impl Applier {
         }
     }
 
-    /// Reports the DELETEs that found no row. Where a foreign key of the table cascades and fires, that is normal.
+    /// Reports the changes that touched no row: DELETEs that found none (where a foreign key of the table cascades and
+    /// fires, that is normal), and INSERTs that the target left out.
     fn report_missing(&self, parts: &[Arc<Part>], missing: &[usize]) {
         if missing.is_empty() {
             return;
@@ -278,18 +281,30 @@ impl Applier {
         let changes: Vec<(&Change, Lsn)> =
             parts.iter().flat_map(|part| part.changes.iter().map(|change| (change, position(part)))).collect();
         for &(change, lsn) in missing.iter().filter_map(|at| changes.get(*at)) {
-            let Change::Delete { relation, old } = change else { continue };
-            let known = self.session.known(relation);
-            if self.session.replica_role || known.is_none_or(|table| !table.info.cascaded) {
-                self.observer.conflict(
-                    ConflictKind::DeleteMissing,
-                    &relation.name,
-                    &key(relation, Some(old), None),
-                    lsn,
-                );
-            }
+            let (relation, kind, key) = match change {
+                Change::Insert { relation, new } => {
+                    (relation, ConflictKind::InsertIgnored, key(relation, None, Some(new)))
+                }
+                Change::Delete { relation, old } => {
+                    let known = self.session.known(relation);
+                    if !self.session.replica_role && known.is_some_and(|table| table.info.cascaded) {
+                        continue;
+                    }
+                    (relation, ConflictKind::DeleteMissing, key(relation, Some(old), None))
+                }
+                Change::Update { .. } | Change::Truncate { .. } | Change::Message(_) => continue,
+            };
+            self.observer.conflict(kind, &relation.name, &key, lsn);
         }
     }
+}
+
+/// Adds the beginning of a target transaction, which goes on only if the progress row is where it was left.
+fn begin(flight: &mut Flight<'_>, stream: &Stream, stored: EndLsn) -> Result<(), PgError> {
+    flight.control(&BEGIN, Step::Control)?;
+    let params = progress::hold_params(stream, stored);
+    flight.with(&progress::HOLD, &progress::HOLD_TYPES, &mut params.into_iter(), Step::Progress)?;
+    flight.control(&truncation::DEFER, Step::Control)
 }
 
 /// Adds the end of a target transaction: the progress row, and COMMIT.
@@ -310,8 +325,8 @@ pub(super) fn load(
     match change {
         Change::Insert { relation, new } => {
             let table = flight.table(relation)?;
-            let row = Values { new: Some(new), old: None, old_is_full: false };
-            flight.change(&table, Shape::Insert, row, Step::Change(at))?;
+            let row = Values { new: Some(new), old: None, old_is_full: false, by_new: false };
+            flight.change(&table, Shape::Insert, row, Step::Counted(at))?;
         }
         Change::Update { relation, old, new } => {
             let table = flight.table(relation)?;
@@ -326,25 +341,23 @@ pub(super) fn load(
                 });
             }
             let old_is_full = matches!(old, Some(OldRow::Full(_)));
-            let row = Values { new: Some(new), old: old.as_ref().map(OldRow::row), old_is_full };
+            let row = Values { new: Some(new), old: old.as_ref().map(OldRow::row), old_is_full, by_new: false };
             flight.change(&table, shape, row, Step::Change(at))?;
         }
         Change::Delete { relation, old } => {
             let table = flight.table(relation)?;
             let normal = table.info.cascaded && !flight.replica_role();
-            let guarded = policy == ConflictPolicy::Stop && !normal;
-            let row = Values { new: None, old: Some(old.row()), old_is_full: true };
-            flight.change(&table, Shape::Delete { guarded }, row, Step::Delete(at))?;
+            // A row that is not found by all of it may be there by its key.
+            let guarded = (policy == ConflictPolicy::Stop || table.differs_from_key()) && !normal;
+            let row = Values { new: None, old: Some(old.row()), old_is_full: true, by_new: false };
+            flight.change(&table, Shape::Delete { guarded }, row, Step::Counted(at))?;
         }
-        Change::Truncate { relations, cascade, restart_identity } => {
-            let names = relations.iter().map(|relation| Ok(flight.table(relation)?.only()));
-            let names: Vec<Sql> = names.collect::<Result<_, PgError>>()?;
-            let identity = Sql::new(if *restart_identity { " RESTART IDENTITY" } else { "" });
-            let cascade = Sql::new(if *cascade { " CASCADE" } else { "" });
-            let sql = Sql::format("TRUNCATE {}{}{}", &[&Sql::join(&names, ", "), &identity, &cascade]);
-            flight.control(&CHECK, Step::Change(at))?;
-            flight.control(&sql, Step::Change(at))?;
-            flight.control(&DEFER, Step::Change(at))?;
+        Change::Truncate { relations, restart_identity, .. } => {
+            let tables = relations.iter().map(|relation| flight.table(relation));
+            let tables: Vec<Arc<TargetTable>> = tables.collect::<Result<_, PgError>>()?;
+            flight.control(&truncation::CHECK, Step::Change(at))?;
+            flight.control(&truncation::truncate(&tables, *restart_identity), Step::Change(at))?;
+            flight.control(&truncation::DEFER, Step::Change(at))?;
         }
         Change::Message(_) => {}
     }

@@ -23,8 +23,8 @@ pub enum Step {
     Control,
     /// The n-th change of the flight.
     Change(usize),
-    /// As [`Step::Change`], a DELETE whose missing row is reported.
-    Delete(usize),
+    /// As [`Step::Change`], an INSERT or DELETE that is reported when it touches no row.
+    Counted(usize),
     /// Moves the progress row.
     Progress,
     /// COMMIT.
@@ -36,7 +36,7 @@ pub enum Step {
 pub struct Landed {
     /// The step that failed, and why. Nothing after it was done.
     pub failed: Option<(Step, Box<ServerError>)>,
-    /// DELETEs that found no row.
+    /// Changes that touched no row: DELETEs that found none, INSERTs that a trigger or rule left out.
     pub missing: Vec<usize>,
     /// Rows of the last step that counted any (INSERT, UPDATE, DELETE).
     pub rows: u64,
@@ -66,6 +66,8 @@ pub struct Values<'a> {
     pub old: Option<&'a Row>,
     /// Whether values missing from the new row are in the old one.
     pub old_is_full: bool,
+    /// Whether the row on the target is as after the change already, and to be found by that.
+    pub by_new: bool,
 }
 
 impl Values<'_> {
@@ -75,6 +77,7 @@ impl Values<'_> {
                 Some(Datum::Unchanged) if self.old_is_full => (self.old, index),
                 _ => (self.new, index),
             },
+            Value::Old(index) if self.by_new => return self.get(Value::New(index)),
             Value::Old(index) => (self.old.or(self.new), index),
         };
         let Some(row) = row else { return Param::Null };
@@ -96,7 +99,7 @@ impl<'a> Flight<'a> {
     ///
     /// # Errors
     /// When it was not: a mistake of the program.
-    pub fn table(&self, relation: &Relation) -> Result<Arc<TargetTable>, PgError> {
+    pub fn table(&self, relation: &Arc<Relation>) -> Result<Arc<TargetTable>, PgError> {
         self.session.known(relation).cloned().ok_or_else(|| PgError::Protocol {
             peer: self.session.wire.peer().to_owned(),
             message: format!("{} was not matched before it was used", relation.name),
@@ -168,7 +171,7 @@ impl<'a> Flight<'a> {
                     b'C' => {
                         let rows = rows(&frame.body);
                         landed.rows = rows.unwrap_or(landed.rows);
-                        if let (Some(Step::Delete(at)), Some(0)) = (steps.get(done), rows) {
+                        if let (Some(Step::Counted(at)), Some(0)) = (steps.get(done), rows) {
                             landed.missing.push(*at);
                         }
                         done += 1;

@@ -12,6 +12,7 @@
 //! | `worker.rs` | the loop: take, apply, retry, reconnect |
 //! | `exact.rs` | a batch in one flight: BEGIN, rows, progress, COMMIT, one Sync |
 //! | `conflict.rs` | change by change where the target refused one |
+//! | `truncation.rs` | TRUNCATE, and what does its work where the target refuses it |
 //! | `flight.rs` | statements sent together, answers told apart |
 //! | `session.rs` | connections, matched tables, prepared statements |
 //! | `table.rs` | a source table matched to the target's (pure) |
@@ -21,13 +22,15 @@
 //!
 //! # Why exactly once
 //! Let the progress row stand at `0/300`. A batch of the transactions ending at `0/400` and `0/500` is sent as
-//! `BEGIN; …; UPDATE progress SET end_lsn = 0/500 WHERE end_lsn = 0/300; COMMIT`.
+//! `BEGIN; SELECT … FROM progress WHERE end_lsn = 0/300 FOR UPDATE; …;
+//! UPDATE progress SET end_lsn = 0/500 WHERE end_lsn = 0/300; COMMIT`.
 //! * The daemon, the target or the line dies before COMMIT takes effect: neither rows nor row of progress are there;
 //!   after the restart the stream is read from `0/300`.
 //! * It dies after COMMIT took effect, before the answer arrives: rows and `0/500` are there. After a reconnect the
 //!   row is read: `0/500` is the batch's end, so the batch is done. After a restart the stream is read from `0/500`.
-//! * Another daemon has applied the same batch meanwhile: its row stands at `0/500`, no row has `0/300`, the statement
-//!   raises an error, and the transaction with all its rows is rolled back.
+//! * Another daemon, or a session of this one that was given up and lives on at the target, is applying the same batch:
+//!   it holds the row and is waited for. Then the row stands at `0/500`, no row has `0/300`, and the first statement
+//!   raises an error before any row is met.
 //! * Positions between are stored only at ends of source transactions: a source transaction never spans two commits.
 
 pub mod conflict;
@@ -40,4 +43,5 @@ pub mod queue;
 pub mod session;
 pub mod statement;
 pub mod table;
+pub mod truncation;
 pub mod worker;

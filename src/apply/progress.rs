@@ -4,8 +4,11 @@
 //! is an error that aborts the transaction. So two daemons can never both move it, and a crash at any moment leaves
 //! data and position together. `DurableLsn` is made here and nowhere else.
 
+use bytes::Bytes;
+
 use crate::change::{Commit, PgTime};
 use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
+use crate::postgres::wire::Param;
 use crate::postgres::{Client, PgError};
 use crate::sql::Sql;
 
@@ -263,8 +266,27 @@ pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
         .await
 }
 
-/// Moves the row: stream, expected and new position, commit time, timeline, commit position. Raises `division_by_zero` when the row is
-/// not where it is expected, and with it aborts the transaction.
+/// Holds the row where it is expected for the length of the transaction: stream, expected position. Raises
+/// `division_by_zero` when it is not there. Whoever may still be applying the same (a session that was given up here
+/// and lives on there) has the row, and is waited for, before its rows are met.
+pub(super) const HOLD: Sql = Sql::new(
+    "SELECT 1 / count(*) FROM (SELECT 1 FROM walferry.progress WHERE stream = $1 AND end_lsn = $2 FOR UPDATE) AS held",
+);
+
+/// The parameter types of [`HOLD`]: text, pg_lsn.
+pub(super) const HOLD_TYPES: [u32; 2] = [25, 3220];
+
+/// The parameters of [`HOLD`].
+pub(super) fn hold_params(stream: &Stream, at: EndLsn) -> [Param; 2] {
+    [Param::Text(Bytes::copy_from_slice(stream.name.as_bytes())), lsn_param(at.lsn())]
+}
+
+fn lsn_param(lsn: Lsn) -> Param {
+    Param::Binary(Bytes::copy_from_slice(&lsn.as_u64().to_be_bytes()))
+}
+
+/// Moves the row: stream, expected and new position, commit time, timeline, commit position. Raises `division_by_zero`
+/// when the row is not where it is expected, and with it aborts the transaction.
 pub(super) const ADVANCE: Sql = Sql::new(
     "WITH moved AS (
          UPDATE walferry.progress
@@ -278,23 +300,14 @@ pub(super) const ADVANCE: Sql = Sql::new(
 pub(super) const ADVANCE_TYPES: [u32; 6] = [25, 3220, 3220, 1184, 20, 3220];
 
 /// The parameters of [`ADVANCE`] in binary form.
-pub(super) fn advance_params(
-    stream: &Stream,
-    from: EndLsn,
-    to: EndLsn,
-    commit: Option<&Commit>,
-) -> [crate::postgres::wire::Param; 6] {
-    use bytes::Bytes;
-
-    use crate::postgres::wire::Param;
-    let lsn = |lsn: Lsn| Param::Binary(Bytes::copy_from_slice(&lsn.as_u64().to_be_bytes()));
+pub(super) fn advance_params(stream: &Stream, from: EndLsn, to: EndLsn, commit: Option<&Commit>) -> [Param; 6] {
     let time = |commit: &Commit| Param::Binary(Bytes::copy_from_slice(&commit.time.0.to_be_bytes()));
     [
         Param::Text(Bytes::copy_from_slice(stream.name.as_bytes())),
-        lsn(from.lsn()),
-        lsn(to.lsn()),
+        lsn_param(from.lsn()),
+        lsn_param(to.lsn()),
         commit.map_or(Param::Null, time),
         Param::Binary(Bytes::copy_from_slice(&i64::from(stream.timeline).to_be_bytes())),
-        commit.map_or(Param::Null, |commit| lsn(commit.commit_lsn.lsn())),
+        commit.map_or(Param::Null, |commit| lsn_param(commit.commit_lsn.lsn())),
     ]
 }

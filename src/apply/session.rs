@@ -45,7 +45,8 @@ pub struct Session {
     pub replica_role: bool,
     /// The wire connection is of no use any more.
     pub broken: bool,
-    tables: HashMap<RelationId, Matched>,
+    /// By relation, one for each version of it that a flight may hold, the last one last.
+    tables: HashMap<RelationId, Vec<Matched>>,
     /// What the tables were on the server when they were last seen: one that is renamed is told from one that is gone.
     oids: HashMap<TableName, u32>,
     prepared: usize,
@@ -54,8 +55,16 @@ pub struct Session {
 }
 
 struct Matched {
+    /// As last announced: the same as the table's own, and quicker to compare.
+    announced: Arc<Relation>,
     table: Arc<TargetTable>,
     statements: HashMap<Shape, Prepared>,
+}
+
+impl Matched {
+    fn is_of(&self, relation: &Arc<Relation>) -> bool {
+        Arc::ptr_eq(&self.announced, relation) || self.announced == *relation
+    }
 }
 
 /// A statement the server knows, or will know when the flight it is sent in arrives.
@@ -116,21 +125,22 @@ impl Session {
     /// # Errors
     /// [`ApplyError::Schema`] when the two do not fit.
     pub async fn table(&mut self, relation: &Arc<Relation>, lsn: Lsn) -> Result<Arc<TargetTable>, ApplyError> {
-        if let Some(known) = self.tables.get(&relation.id) {
-            let known = &known.table;
-            if Arc::ptr_eq(&known.relation, relation) || known.relation == *relation {
-                return Ok(Arc::clone(known));
-            }
+        let mut versions = self.tables.get_mut(&relation.id).into_iter().flatten();
+        if let Some(known) = versions.find(|matched| matched.is_of(relation)) {
+            known.announced = Arc::clone(relation);
+            return Ok(Arc::clone(&known.table));
         }
         let table = Arc::new(self.match_table(relation, lsn).await?);
-        let statements = HashMap::new();
-        self.tables.insert(relation.id, Matched { table: Arc::clone(&table), statements });
+        let matched =
+            Matched { announced: Arc::clone(relation), table: Arc::clone(&table), statements: HashMap::new() };
+        self.tables.entry(relation.id).or_default().push(matched);
         Ok(table)
     }
 
-    /// The target's side of a relation, if it has been matched.
-    pub fn known(&self, relation: &Relation) -> Option<&Arc<TargetTable>> {
-        self.tables.get(&relation.id).map(|matched| &matched.table)
+    /// The target's side of this version of a relation, if it has been matched: the rows of a version have its columns.
+    pub fn known(&self, relation: &Arc<Relation>) -> Option<&Arc<TargetTable>> {
+        let versions = self.tables.get(&relation.id)?;
+        versions.iter().rev().find(|matched| matched.is_of(relation)).map(|matched| &matched.table)
     }
 
     async fn match_table(&mut self, relation: &Arc<Relation>, lsn: Lsn) -> Result<TargetTable, ApplyError> {
@@ -178,7 +188,8 @@ impl Session {
     /// # Errors
     /// When the statement cannot be encoded.
     pub fn prepare(&mut self, table: &TargetTable, shape: Shape) -> Result<Prepared, PgError> {
-        let matched = self.tables.get_mut(&table.relation.id).filter(|matched| std::ptr::eq(&*matched.table, table));
+        let mut versions = self.tables.get_mut(&table.relation.id).into_iter().flatten();
+        let matched = versions.find(|matched| std::ptr::eq(&*matched.table, table));
         if let Some(known) = matched.as_ref().and_then(|matched| matched.statements.get(&shape)) {
             return Ok(known.clone());
         }
@@ -208,7 +219,7 @@ impl Session {
     /// # Errors
     /// As [`WireConnection::query`].
     pub async fn forget_statements(&mut self) -> Result<(), PgError> {
-        self.tables.values_mut().for_each(|matched| matched.statements.clear());
+        self.tables.values_mut().flatten().for_each(|matched| matched.statements.clear());
         self.prepared = 0;
         self.control(&Sql::new("DEALLOCATE ALL")).await
     }
@@ -233,11 +244,14 @@ impl Session {
         !self.broken && !self.client.is_closed()
     }
 
-    /// Keeps the number of statements on the server bounded. Not within a flight.
+    /// Keeps the number of statements on the server bounded, and forgets past versions of tables. Not within a flight.
     ///
     /// # Errors
     /// As [`WireConnection::query`].
     pub async fn tidy(&mut self) -> Result<(), PgError> {
+        for versions in self.tables.values_mut() {
+            versions.drain(..versions.len().saturating_sub(1));
+        }
         if self.prepared > MAX_PREPARED { self.forget_statements().await } else { Ok(()) }
     }
 }

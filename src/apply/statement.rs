@@ -275,11 +275,17 @@ fn equal(table: &TargetTable, index: usize, value: Value, operator: &Sql, params
 /// The conditions that find the row, on the alias `t`. Where all of the row is compared and there is nothing to
 /// compare, as in a table without columns, every row is as good as any other.
 fn conditions(table: &TargetTable, params: &mut Params) -> Vec<Sql> {
-    match table.locator.is_empty() {
+    let mut conditions = match table.locator.is_empty() {
         true if table.relation.identity == ReplicaIdentity::Full => vec![Sql::new("true")],
         true => vec![Sql::new("false")],
         false => table.locator.iter().map(|term| condition(table, term, params)).collect(),
+    };
+    if table.untouched {
+        // age() counts from the transaction's own id, which it has since it holds the progress row; ids of
+        // subtransactions follow it (`xid_age`, `GetStableLatestTransactionId`).
+        conditions.push(Sql::new("age(t.xmin) > 0"));
     }
+    conditions
 }
 
 fn condition(table: &TargetTable, term: &Term, params: &mut Params) -> Sql {
@@ -292,11 +298,12 @@ fn condition(table: &TargetTable, term: &Term, params: &mut Params) -> Sql {
         }
         // format() uses the output function, as the source did. "IS NOT DISTINCT FROM NULL" is true only for NULL
         // itself and needs no equality operator (parse_expr.c, transformAExprDistinct); "IS NULL" would also be true
-        // for a composite of NULLs.
+        // for a composite of NULLs. The text has the column's collation, under which other text may be equal.
         Test::SameText => {
             let place = params.add(value, TEXT_OID);
             Sql::format(
-                "CASE WHEN t.{} IS NOT DISTINCT FROM NULL THEN {} IS NULL ELSE format('%s', t.{}) = {} END",
+                "CASE WHEN t.{} IS NOT DISTINCT FROM NULL THEN {} IS NULL
+                      ELSE format('%s', t.{}) COLLATE pg_catalog.\"C\" = {} END",
                 &[&term.ident, &place, &term.ident, &place],
             )
         }
@@ -402,7 +409,7 @@ mod tests {
         let delete = statement(&heap, &Shape::Delete { guarded: false });
         assert!(delete.sql.as_str().contains("(t.tableoid, t.ctid) = (SELECT t.tableoid, t.ctid FROM"));
         assert!(delete.sql.as_str().ends_with("LIMIT 1)"));
-        assert!(delete.sql.as_str().contains("format('%s', t.\"j\") = $3"), "{}", delete.sql);
+        assert!(delete.sql.as_str().contains("format('%s', t.\"j\") COLLATE pg_catalog.\"C\" = $3"), "{}", delete.sql);
         assert_eq!(delete.types, [23, 25, TEXT_OID], "json is compared by its text");
     }
 

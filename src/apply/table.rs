@@ -11,7 +11,7 @@ use crate::relation::{Relation, ReplicaIdentity};
 use crate::sql::Sql;
 
 /// A source table as it is written to the target.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TargetTable {
     /// As the source describes it.
     pub relation: Arc<Relation>,
@@ -23,6 +23,8 @@ pub struct TargetTable {
     pub locator: Vec<Term>,
     /// Whether at most one row can fulfil them. If not, one of the fulfilling rows is taken.
     pub locates_one: bool,
+    /// Whether rows that the target transaction at hand has written are not to be found.
+    pub untouched: bool,
     /// The unique indexes a row could collide with: source column and operator of each.
     pub uniques: Vec<Vec<(usize, Sql)>>,
     /// Which of them is behind the locator.
@@ -30,7 +32,7 @@ pub struct TargetTable {
 }
 
 /// A column that is written.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Written {
     /// Its place in the source's rows.
     pub index: usize,
@@ -117,7 +119,21 @@ impl TargetTable {
             .position(|(index, columns)| index.not_null && columns.iter().all(|(at, _)| relation.columns[*at].is_key));
         let uniques: Vec<Vec<(usize, Sql)>> = indexes.into_iter().map(|(_, columns)| columns).collect();
         let locator = locator(&relation, &matched, key.map(|key| uniques[key].as_slice()));
-        Ok(Self { written, locator, locates_one: key.is_some(), uniques, key, relation, info })
+        Ok(Self { written, locator, locates_one: key.is_some(), untouched: false, uniques, key, relation, info })
+    }
+
+    /// Whether rows are found by a key and by more than that: a row that differs from the source's in another column is
+    /// not found.
+    pub fn differs_from_key(&self) -> bool {
+        self.key.is_some() && self.locator.iter().any(|term| !matches!(term.test, Test::Equal(_)))
+    }
+
+    /// The same table, whose rows are found by their key alone. A row of this key that the transaction itself has
+    /// written is another: it has taken the key over, as in a swap.
+    pub fn by_key(&self) -> Self {
+        let mut table = Self { untouched: true, ..self.clone() };
+        table.locator.retain(|term| matches!(term.test, Test::Equal(_)));
+        table
     }
 
     /// The table as UPDATE, DELETE and TRUNCATE name it. The source says of every inheritance child by its own

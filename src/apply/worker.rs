@@ -143,8 +143,9 @@ impl Worker {
         }
     }
 
-    /// Makes the session usable again. After a lost connection the outcome of the last COMMIT is unknown: the progress
-    /// row tells, and may stand only where the batch in hand began, or at the end of one of its transactions.
+    /// Makes the session usable again. After a lost connection the outcome of the last COMMIT is unknown, and while a
+    /// batch is tried again a session given up before may still commit it: the progress row tells, and may stand only
+    /// where the batch in hand began, or at the end of one of its transactions.
     async fn reopen(&mut self, queue: &Receiver, batch: Option<&Batch>) -> Result<(), Ended> {
         loop {
             match self.try_reopen(batch).await {
@@ -155,12 +156,15 @@ impl Worker {
     }
 
     async fn try_reopen(&mut self, batch: Option<&Batch>) -> Result<(), ApplyError> {
-        if self.applier.session.is_open() {
-            return self.applier.rollback().await.map_err(ApplyError::from);
-        }
-        let mut session = Session::open(&self.options.session).await?;
+        let fresh = if self.applier.session.is_open() {
+            self.applier.rollback().await?;
+            None
+        } else {
+            Some(Session::open(&self.options.session).await?)
+        };
         let stream = &self.options.to.stream.name;
-        let found = progress::read(&session.client, stream).await?.and_then(|stored| stored.end_lsn);
+        let client = &fresh.as_ref().unwrap_or(&self.applier.session).client;
+        let found = progress::read(client, stream).await?.and_then(|stored| stored.end_lsn);
         let expected = self.applier.stored;
         let possible = |end: EndLsn| {
             let ends = |batch: &Batch| {
@@ -169,21 +173,24 @@ impl Worker {
             };
             end == expected || (end > expected && batch.is_some_and(ends))
         };
-        match found {
-            Some(end) if possible(end) => {
-                if end > expected {
-                    self.applier.observer.durable(progress::answered(end), None, None);
-                }
-                session.succeed(&mut self.applier.session);
-                self.applier = Applier::new(session, self.options.to.clone(), end);
-                Ok(())
-            }
-            found => Err(ApplyError::Moved {
+        let Some(end) = found.filter(|end| possible(*end)) else {
+            return Err(ApplyError::Moved {
                 stream: stream.clone(),
                 expected,
                 found: found.map_or_else(|| "gone".to_owned(), |end| end.to_string()),
-            }),
+            });
+        };
+        if end > expected {
+            self.applier.observer.durable(progress::answered(end), None, None);
         }
+        match fresh {
+            Some(mut session) => {
+                session.succeed(&mut self.applier.session);
+                self.applier = Applier::new(session, self.options.to.clone(), end);
+            }
+            None => self.applier.stored = end,
+        }
+        Ok(())
     }
 
     /// Rolls back the transaction in pieces, which will come again.

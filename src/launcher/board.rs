@@ -355,6 +355,7 @@ impl Observer for TargetBoard {
             ConflictKind::UpdateExists => &counters.update_exists,
             ConflictKind::UpdateMissing => &counters.update_missing,
             ConflictKind::DeleteMissing => &counters.delete_missing,
+            ConflictKind::InsertIgnored => &counters.insert_ignored,
         };
         counter.increment(1);
         warn!(target = target.name, table = %table, key, lsn = %lsn, "conflict: {kind}");

@@ -227,9 +227,12 @@ impl Dispatcher {
     pub async fn deliver(&mut self, delivery: Delivery, stop: &CancellationToken) -> Result<(), RouteError> {
         match delivery {
             Delivery::Part(part) => self.part(&Arc::new(part), stop).await?,
-            Delivery::Message(_) => {}
+            Delivery::Message(message) => {
+                self.lanes.iter_mut().for_each(|lane| lane.route.pass_over(message.content.len()));
+            }
             Delivery::Quiet(end) => {
                 self.refuse(|lane| lane.passes(end));
+                self.lanes.iter_mut().for_each(|lane| lane.route.pass_over(0));
                 self.passed(end);
             }
         }

@@ -19,7 +19,12 @@
 //! A transaction cut into parts may have nothing for the target in some of them. What arrives at the target is
 //! numbered again from 0 without holes, and once one part was sent, the last one is sent as well, even if empty, since
 //! it brings the Commit.
+//!
+//! # Memory
+//! Rows share the memory they were read into. Where a target gets little of what is read, its rows are copied out of
+//! it, so that they keep alive what is counted of them and not everything beside them (`density.rs`).
 
+mod density;
 mod error;
 mod patterns;
 mod target;

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::density::Density;
 use super::error::RouteError;
 use super::patterns::Patterns;
 use crate::change::{Begin, Change, Part, TargetId};
@@ -14,7 +15,7 @@ use crate::relation::{Relation, RelationId, TableName};
 /// What a target gets of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Routed {
-    /// All of it, shared with the other targets.
+    /// All of it; shared with the other targets, unless it lies sparse in the stream.
     Whole(Arc<Part>),
     /// Some of its changes, or none but the Commit that ends what was sent before.
     Subset(Arc<Part>),
@@ -32,7 +33,11 @@ pub struct TargetRoute {
     decisions: HashMap<RelationId, (Arc<Relation>, Decision)>,
     /// Parts of the transaction at hand that the target has got.
     sent: u32,
+    density: Density,
 }
+
+/// What of the stream belongs to a part or stands between two, besides changes: Begin and Commit, or a keepalive.
+const FRAMES: usize = 128;
 
 /// From where on a relation's changes are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +54,8 @@ impl TargetRoute {
     /// The share of target `id`: the tables chosen by `tables` (all without), those in `copied` from the commit at
     /// their copy's position on.
     pub fn new(id: TargetId, tables: Vec<Patterns>, copied: HashMap<TableName, Lsn>) -> Self {
-        Self { id, tables, copied, without: HashSet::new(), decisions: HashMap::new(), sent: 0 }
+        let (without, decisions) = (HashSet::new(), HashMap::new());
+        Self { id, tables, copied, without, decisions, sent: 0, density: Density::new() }
     }
 
     /// The same without the changes of these tables: what the stream still brings of tables that are no longer wanted.
@@ -86,13 +92,19 @@ impl TargetRoute {
         if part.index == 0 {
             self.sent = 0;
         }
-        let Some(kept) = self.keep(part)? else {
+        let kept = self.keep(part)?;
+        let memory = kept.as_ref().map_or(part.memory, |kept| kept.iter().map(Change::memory).sum());
+        let sparse = self.density.pass(part.memory + FRAMES, memory);
+        let Some(mut kept) = kept else {
             self.sent += 1;
-            return Ok(Routed::Whole(Arc::clone(part)));
+            return Ok(Routed::Whole(if sparse { copy(part) } else { Arc::clone(part) }));
         };
         let ends_what_was_sent = part.commit.is_some() && self.sent > 0;
         if kept.is_empty() && !ends_what_was_sent {
             return Ok(Routed::Nothing);
+        }
+        if sparse {
+            Change::copy_rows(&mut kept);
         }
         let index = self.sent;
         self.sent += 1;
@@ -100,10 +112,15 @@ impl TargetRoute {
             begin: part.begin,
             origin: part.origin.clone(),
             index,
-            memory: kept.iter().map(Change::memory).sum(),
+            memory,
             changes: kept,
             commit: part.commit,
         })))
+    }
+
+    /// Something of `bytes` bytes that is for no target stood between two parts.
+    pub fn pass_over(&mut self, bytes: usize) {
+        self.density.pass(bytes + FRAMES, 0);
     }
 
     /// The changes to keep; `None` when the part can be handed on as it is. Nothing is cloned up to the first change
@@ -173,6 +190,13 @@ impl TargetRoute {
         }
         self.copied.get(&relation.name).map_or(Decision::Always, |lsn| Decision::From(*lsn))
     }
+}
+
+/// The part in memory of its own.
+fn copy(part: &Part) -> Arc<Part> {
+    let mut part = part.clone();
+    Change::copy_rows(&mut part.changes);
+    Arc::new(part)
 }
 
 impl Decision {

@@ -10,7 +10,7 @@ use super::*;
 use crate::change::{Begin, Change, Commit, Message, Part, PgTime, TargetId};
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::relation::{Relation, RelationId, ReplicaIdentity, TableName};
-use crate::row::Row;
+use crate::row::{Cell, READ, Row};
 
 fn relation(id: u32) -> Arc<Relation> {
     let name = TableName::new("public", format!("t{id}"));
@@ -20,6 +20,11 @@ fn relation(id: u32) -> Arc<Relation> {
 fn insert(relation: &Arc<Relation>) -> Change {
     let new = Row::new(Bytes::new(), Box::new([])).unwrap();
     Change::Insert { relation: Arc::clone(relation), new }
+}
+
+fn insert_of(relation: &Arc<Relation>, bytes: Bytes) -> Change {
+    let cell = Cell::Text { offset: 0, length: bytes.len() as u32 };
+    Change::Insert { relation: Arc::clone(relation), new: Row::new(bytes, Box::new([cell])).unwrap() }
 }
 
 fn truncate(relations: &[&Arc<Relation>]) -> Change {
@@ -58,11 +63,17 @@ fn subset(routed: Routed) -> Arc<Part> {
 }
 
 #[test]
-fn a_part_that_is_wanted_whole_is_shared() {
+fn a_part_that_is_wanted_whole_is_shared_where_the_share_lies_dense() {
     let whole = part(0, vec![insert(&relation(1)), truncate(&[&relation(1), &relation(2)])], Some(100));
     let mut route = route_to(&["public.*"], &[]);
-    let Routed::Whole(routed) = route.route(&whole).unwrap() else { panic!("not whole") };
-    assert!(Arc::ptr_eq(&routed, &whole));
+    let shared = |routed: Routed| matches!(routed, Routed::Whole(routed) if Arc::ptr_eq(&routed, &whole));
+    let much = |id| part(0, vec![insert_of(&relation(id), vec![7; 5 * READ].into())], Some(100));
+    route.route(&much(1)).unwrap();
+    assert!(shared(route.route(&whole).unwrap()));
+    for _ in 0..20 {
+        route.pass_over(READ);
+    }
+    assert!(!shared(route.route(&whole).unwrap()));
 }
 
 #[test]
@@ -188,5 +199,51 @@ proptest! {
         }
         prop_assert_eq!(ended, !expected.is_empty());
         prop_assert_eq!(got, expected);
+    }
+}
+
+/// The reads whose memory these parts keep alive, in bytes. Reads lie at multiples of their size in `stream`.
+fn kept_alive(stream: &[u8], parts: &[Arc<Part>]) -> usize {
+    let mut reads = std::collections::HashSet::new();
+    for change in parts.iter().flat_map(|part| &part.changes) {
+        let Change::Insert { new, .. } = change else { panic!("got {change:?}") };
+        let bytes = new.share(0).unwrap();
+        if stream.as_ptr_range().contains(&bytes.as_ptr()) {
+            let at = bytes.as_ptr() as usize - stream.as_ptr() as usize;
+            reads.extend(at / READ..=(at + bytes.len() - 1) / READ);
+        }
+    }
+    reads.len() * READ
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Transactions of rows of t1, wanted, and t2; the memory that the target's queue keeps alive is a small multiple
+    /// of what it counts, however they alternate.
+    #[test]
+    fn what_is_kept_alive_is_bounded_by_what_is_counted(
+        phases in prop::collection::vec((1usize..2000, 1usize..3000, 0u32..400), 1..40),
+    ) {
+        let stream = Bytes::from(vec![0; 24 << 20]);
+        let (wanted, other) = (relation(1), relation(2));
+        let mut route = route_to(&["public.t1"], &[]);
+        let (mut at, mut queue) = (0, Vec::new());
+        'full: for (mine, others, transactions) in phases {
+            for _ in 0..transactions {
+                if at + mine + others > stream.len() {
+                    break 'full;
+                }
+                let changes = vec![
+                    insert_of(&wanted, stream.slice(at..at + mine)),
+                    insert_of(&other, stream.slice(at + mine..at + mine + others)),
+                ];
+                at += mine + others;
+                queue.push(subset(route.route(&part(0, changes, Some(100))).unwrap()));
+            }
+        }
+        let counted: usize = queue.iter().map(|part| part.memory).sum();
+        let alive = kept_alive(&stream, &queue);
+        prop_assert!(alive <= 5 * counted + 8 * READ, "{alive} bytes are kept alive for {counted}");
     }
 }

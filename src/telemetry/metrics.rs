@@ -83,7 +83,8 @@ metrics! {
     COMMIT_SECONDS: Histogram "walferry_target_commit_seconds" Some(Unit::Seconds), ["target"],
         "Time from a target transaction's first statement to the answer to its COMMIT";
     CONFLICTS: Counter "walferry_target_conflicts_total" None, ["target", "kind"],
-        "Rows that were not as the change expects them: insert_exists, update_exists, update_missing, delete_missing";
+        "Rows that were not as the change expects them: insert_exists, insert_ignored, update_exists, update_missing, \
+         delete_missing";
     RETRIES: Counter "walferry_target_retries_total" None, ["target"], "Attempts made after an error";
     QUEUE_BYTES: Gauge "walferry_target_queue_bytes" Some(Unit::Bytes), ["target"],
         "Memory of the changes that wait for the target";
@@ -188,6 +189,7 @@ impl Metrics {
                 update_exists: self.counter(&CONFLICTS, &[name, "update_exists"]),
                 update_missing: self.counter(&CONFLICTS, &[name, "update_missing"]),
                 delete_missing: self.counter(&CONFLICTS, &[name, "delete_missing"]),
+                insert_ignored: self.counter(&CONFLICTS, &[name, "insert_ignored"]),
             },
             retries: self.counter(&RETRIES, &[name]),
             queue_bytes: self.gauge(&QUEUE_BYTES, &[name]),
@@ -320,6 +322,8 @@ pub struct ConflictCounters {
     pub update_missing: Counter,
     /// A DELETE found no row.
     pub delete_missing: Counter,
+    /// An INSERT was left out by a trigger or rule of the target.
+    pub insert_ignored: Counter,
 }
 
 /// What is counted at a table of a target.

@@ -174,3 +174,51 @@ async fn under_stop_a_conflict_halts_and_the_target_goes_on_once_its_row_is_mend
     assert!(!daemon.log().contains("planted"), "a value is in the log");
     assert!(daemon.terminate(seconds(20)).await.success());
 }
+
+#[tokio::test]
+async fn under_full_a_row_that_differs_is_found_by_its_key() {
+    let pair = Pair::start(TABLES).await;
+    rows(&pair.source).await;
+    let mut daemon = pair.daemon("").start();
+    daemon.wait_ready(seconds(30)).await;
+    pair.equal(&BOTH, seconds(20)).await;
+    run(&pair.target, "UPDATE f SET note = 'planted-drift', big = NULL WHERE id IN (1, 2, 3)").await;
+    run(&pair.source, "DELETE FROM f WHERE id = 1; UPDATE f SET id = 20 WHERE id = 2").await;
+    run(&pair.source, "UPDATE f SET note = 'planted-2' WHERE id = 3").await;
+    pair.equal(&BOTH, seconds(60)).await;
+    conflicts(&mut daemon, "delete_missing", 1).await;
+    conflicts(&mut daemon, "update_missing", 2).await;
+    // One that is really not there.
+    run(&pair.target, "DELETE FROM f WHERE id = 4").await;
+    run(&pair.source, "DELETE FROM f WHERE id = 4; INSERT INTO f VALUES (30, 'planted', NULL)").await;
+    pair.equal(&BOTH, seconds(60)).await;
+    conflicts(&mut daemon, "delete_missing", 2).await;
+}
+
+/// A session of the daemon that was cut off on the daemon's side only may still commit what it was sent. Here the test
+/// plays it: it has the progress row and the change, and commits both while the daemon tries the same.
+#[tokio::test]
+async fn what_a_session_given_up_still_commits_is_no_conflict() {
+    let pair = Pair::start(TABLES).await;
+    let mut daemon = pair.daemon("conflicts = \"stop\"").start();
+    daemon.wait_ready(seconds(30)).await;
+    run(&pair.source, "INSERT INTO t VALUES (1, 'c1', NULL, NULL)").await;
+    pair.equal(&BOTH, seconds(30)).await;
+
+    run(&pair.target, "BEGIN; SELECT FROM walferry.progress FOR UPDATE; INSERT INTO t VALUES (2, 'c2', NULL, NULL)")
+        .await;
+    run(&pair.source, "INSERT INTO t VALUES (2, 'c2', NULL, NULL)").await;
+    let end = text(&pair.source, "SELECT pg_current_wal_lsn()").await.expect("a position");
+    let waiting =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                   AND application_name LIKE 'walferry%'";
+    wait_for("the daemon to wait for the session", seconds(30), async || {
+        (text(&pair.target, waiting).await.as_deref() == Some("1")).then_some(())
+    })
+    .await;
+    run(&pair.target, &format!("UPDATE walferry.progress SET end_lsn = '{end}'; COMMIT")).await;
+    run(&pair.source, "INSERT INTO t VALUES (3, 'c3', NULL, NULL)").await;
+    pair.equal(&BOTH, seconds(60)).await;
+    daemon.wait_ready(seconds(30)).await;
+    assert_eq!(daemon.log_count("conflict:"), 0, "{}", daemon.log());
+}

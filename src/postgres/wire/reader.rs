@@ -16,7 +16,7 @@ use crate::postgres::transport::LinkReader;
 use crate::postgres::{PgError, ServerError};
 
 /// Bytes asked for in one read.
-const CHUNK: usize = 256 * 1024;
+const CHUNK: usize = crate::row::READ;
 /// A chunk with less room than this is left to the frames in it.
 const MIN_READ: usize = 16 * 1024;
 /// COPY data at hand in stretches of at least this size is shared instead of gathered.
@@ -212,7 +212,7 @@ impl WireReader {
         };
         let mut whole = self.buffer.split_to(total);
         whole.advance(HEADER);
-        if total > CHUNK {
+        if total > CHUNK && self.buffer.is_empty() {
             // It had the buffer to itself: the memory goes with it.
             self.buffer = BytesMut::new();
         }
@@ -392,6 +392,49 @@ mod tests {
                 assert!(reader.buffer.capacity() <= CHUNK);
             }
             assert!(data == [&b"abcd"[..], &big, b"z"].concat());
+        }
+    }
+
+    /// Reads back bodies of these sizes, holding every frame whose flag is set to the end.
+    async fn read_back(frames: &[(usize, bool)], at_once: usize) {
+        let body = |at: usize, size: usize| vec![at as u8; size - HEADER];
+        let bytes = frames.iter().enumerate().flat_map(|(at, (size, _))| message(b'd', &body(at, *size))).collect();
+        let mut reader = feed(bytes, at_once);
+        let mut held = Vec::new();
+        for (at, (size, hold)) in frames.iter().enumerate() {
+            let frame = reader.frame().await.unwrap();
+            assert_eq!((frame.tag, frame.body.len()), (b'd', size - HEADER), "frame {at} of {frames:?}");
+            if *hold {
+                held.push((at, frame));
+            } else {
+                assert!(frame.body.iter().all(|byte| *byte == at as u8), "frame {at} of {frames:?}");
+            }
+        }
+        for (at, frame) in held {
+            assert!(frame.body.iter().all(|byte| *byte == at as u8), "frame {at} of {frames:?}");
+        }
+        assert!(matches!(reader.frame().await, Err(PgError::Connection { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_frame_longer_than_a_chunk_in_the_same_memory_is_not_lost() {
+        // The second straddles the chunk and leaves memory longer than one, in which the third and fourth arrive
+        // together.
+        read_back(&[(CHUNK - 4 * 1024, false), (254 * 1024, false), (260 * 1024, false), (100, false)], 1 << 20).await;
+        read_back(&[(100, true), (250 * 1024, false), (260 * 1024, false), (100, false), (9, false)], 1 << 20).await;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn frames_around_the_size_of_a_chunk_come_out_whole(
+            frames in proptest::collection::vec(
+                (prop_oneof![HEADER..300, CHUNK - 40 * 1024..CHUNK + 40 * 1024], any::<bool>()), 1..10),
+            at_once in prop_oneof![Just(1 << 20), 1000usize..CHUNK + MIN_READ],
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(read_back(&frames, at_once));
         }
     }
 
