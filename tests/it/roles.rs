@@ -168,7 +168,7 @@ async fn row_level_security_is_an_error_and_never_fewer_rows() {
     let guard = "ALTER TABLE t ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON t USING (who = current_user)";
     run(&pair.source, guard).await;
     let mut daemon = daemon(&pair, "").start();
-    wait_halted(&mut daemon, "t", &["public.t", "row-level security", "BYPASSRLS"], seconds(20)).await;
+    wait_halted(&mut daemon, "t", &["public.t", "row level security on the source", "BYPASSRLS"], seconds(20)).await;
     assert_eq!(text(&pair.target, "SELECT count(*) FROM t").await.unwrap(), "0");
     run(&pair.source, "ALTER ROLE reader BYPASSRLS").await;
     pair.equal(&["t"], seconds(20)).await;
