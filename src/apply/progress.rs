@@ -259,7 +259,8 @@ pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
     client
         .batch(&Sql::format(
             "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '' WHERE stream = {};
-             UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL, updated_at = now() WHERE stream = {};
+             UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL, updated_at = now()
+             WHERE stream = {};
              COMMIT",
             &[&stream, &stream],
         ))

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -42,6 +42,9 @@ const OCCUPIED: Duration = Duration::from_millis(300);
 
 /// How long a server that can be reached may take to begin a session.
 const OPENING: Duration = Duration::from_secs(60);
+
+/// The same once told to stop: one that has begun is ended in order, so that the slot is free at once.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// What the path is made with.
 pub struct PipelineOptions {
@@ -115,7 +118,7 @@ impl Pipeline {
             }
             self.dispatcher.end_session();
             tokio::select! {
-                () = tokio::time::sleep(patience.wait(&error, &self.board)) => {}
+                () = sleep(patience.wait(&error, &self.board)) => {}
                 () = self.stop.cancelled() => {
                     self.dispatcher.close();
                     return Ok(None);
@@ -127,9 +130,8 @@ impl Pipeline {
     /// One session, from its connection to its end.
     async fn session(&mut self, start: Lsn, patience: &mut Patience) -> Result<Session, LaunchError> {
         let opened = tokio::select! {
-            biased;
-            () = self.stop.cancelled() => return Ok(Session::Stop(None)),
             opened = timeout(OPENING, self.open(start)) => opened,
+            () = async { self.stop.cancelled().await; sleep(CLOSING).await } => return Ok(Session::Stop(None)),
         };
         let (receiver, confirmed) = opened.map_err(|_| LaunchError::SourceSilent { waited: OPENING })??;
         self.dispatcher.begin_session(start, confirmed);

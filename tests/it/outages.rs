@@ -313,7 +313,8 @@ async fn a_spoilt_message_in_the_stream_is_named_and_nothing_of_its_transaction_
     let tap = Tap::to(&stage.source).await;
     let urls = [stage.places[0].db.url.clone()];
     let mut daemon = stage.daemon_via(&tap.through(&stage.from.url), &urls).start();
-    // What is no protocol at all may be the network's doing, and is tried again; what contradicts itself ends the daemon.
+    // What is no protocol at all may be the network's doing, and is tried again; what contradicts itself ends the
+    // daemon.
     for (mark, (tag, harm, named, ends)) in (1_i64..).zip([
         (b'I', Harm::Frame, "unknown message '?'", false),
         (b'I', Harm::Kind, "a replication message that is none", false),
