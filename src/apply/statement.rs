@@ -282,8 +282,9 @@ fn conditions(table: &TargetTable, params: &mut Params) -> Vec<Sql> {
     };
     if table.untouched {
         // age() counts from the transaction's own id, which it has since it holds the progress row; ids of
-        // subtransactions follow it (`xid_age`, `GetStableLatestTransactionId`).
-        conditions.push(Sql::new("age(t.xmin) > 0"));
+        // subtransactions follow it (`xid_age`, `GetStableLatestTransactionId`). Rows of ages ago, whose ids have come
+        // round, look younger still.
+        conditions.push(Sql::new("age(t.xmin) NOT BETWEEN -100000000 AND 0"));
     }
     conditions
 }

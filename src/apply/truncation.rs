@@ -4,7 +4,8 @@
 //! never repeated here: it would empty tables that only the target has, and such as were copied later. PostgreSQL's
 //! own logical replication leaves it out as well (`apply_handle_truncate`). What the target refuses then is done
 //! otherwise where that comes to the same:
-//! - tables outside refer to it (0A000): with the replica role DELETE empties it and touches nothing else;
+//! - tables outside refer to it (0A000): partitioned tables all of whose partitions are emptied are named as well, as
+//!   foreign keys are theirs; else with the replica role DELETE empties it and touches nothing else;
 //! - the role does not own what RESTART IDENTITY restarts (42501): sequences are not replicated, the rows are;
 //! - constraints checked before it fail for rows of other tables (class 23): they are checked at the end as well.
 
@@ -36,17 +37,31 @@ const OWNED: Sql = Sql::new(
        AND (d.refobjid = $1 OR d.refobjid IN (SELECT relid FROM pg_partition_tree($1::oid::regclass)))",
 );
 
+/// The partitioned tables all of whose leaves are among these tables.
+const WHOLE: Sql = Sql::new(
+    "SELECT DISTINCT n.nspname::text, c.relname::text
+     FROM unnest($1::oid[]) AS named (oid) CROSS JOIN LATERAL pg_partition_ancestors(named.oid::regclass) AS above
+     JOIN pg_class c ON c.oid = above.relid AND c.relkind = 'p' JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid <> ALL ($1::oid[]) AND NOT EXISTS
+       (SELECT FROM pg_partition_tree(c.oid::regclass) AS part
+        WHERE part.isleaf AND part.relid::oid <> ALL ($1::oid[]))",
+);
+
 /// How tables are emptied.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     restart: bool,
     check: bool,
+    whole: bool,
     delete: bool,
 }
 
 /// TRUNCATE of these tables.
 pub(super) fn truncate(tables: &[Arc<TargetTable>], restart_identity: bool) -> Sql {
-    let names: Vec<Sql> = tables.iter().map(|table| table.only()).collect();
+    truncate_named(tables.iter().map(|table| table.only()).collect(), restart_identity)
+}
+
+fn truncate_named(names: Vec<Sql>, restart_identity: bool) -> Sql {
     let identity = Sql::new(if restart_identity { " RESTART IDENTITY" } else { "" });
     Sql::format("TRUNCATE {}{}", &[&Sql::join(&names, ", "), &identity])
 }
@@ -66,10 +81,11 @@ impl Applier {
         for relation in relations {
             tables.push(self.session.table(relation, position(part)).await?);
         }
-        let mut way = Way { restart: *restart_identity, check: true, delete: false };
+        let mut way = Way { restart: *restart_identity, check: true, whole: false, delete: false };
         let mut refusal = refusal;
         loop {
             match refusal.code.as_str() {
+                "0A000" if !way.whole => way.whole = true,
                 "0A000" if self.session.replica_role && !way.delete => way.delete = true,
                 "42501" if way.restart => way.restart = false,
                 code if code.starts_with("23") && way.check => way.check = false,
@@ -105,7 +121,11 @@ impl Applier {
             if way.check {
                 statements.push(CHECK);
             }
-            statements.push(truncate(tables, way.restart));
+            let mut names: Vec<Sql> = tables.iter().map(|table| table.only()).collect();
+            if way.whole {
+                names.extend(self.whole(tables).await?);
+            }
+            statements.push(truncate_named(names, way.restart));
             statements.push(DEFER);
         }
         let mut flight = Flight::new(&mut self.session);
@@ -117,6 +137,15 @@ impl Applier {
         let landed = flight.fly().await?;
         self.roll_back_if_refused(&landed).await?;
         Ok(landed.failed.map(|(_, error)| error))
+    }
+
+    async fn whole(&self, tables: &[Arc<TargetTable>]) -> Result<Vec<Sql>, PgError> {
+        let oids: Vec<u32> = tables.iter().map(|table| table.info.oid).collect();
+        let rows = self.session.client.query(&WHOLE, &[&oids]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Sql::table(&TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
+            .collect())
     }
 
     async fn restarts(&self, tables: &[Arc<TargetTable>]) -> Result<Vec<Sql>, PgError> {

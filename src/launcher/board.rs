@@ -36,7 +36,7 @@ pub struct Board {
 /// Replication sessions of this board.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sessions {
-    begun: u64,
+    lost: u64,
     running: bool,
 }
 
@@ -69,11 +69,13 @@ impl Board {
         }
     }
 
-    /// A replication session begins: every target has to recognise its history in it.
+    /// A replication session begins: every target has to recognise its history in it, and until then nothing is
+    /// confirmed, not even what was before.
     pub fn session_begins(&self) {
-        lock(&self.ledger).session_begins();
-        let mut sessions = lock(&self.sessions);
-        *sessions = Sessions { begun: sessions.begun + 1, running: true };
+        let mut ledger = lock(&self.ledger);
+        ledger.session_begins();
+        self.confirmed.send_replace(None);
+        lock(&self.sessions).running = true;
     }
 
     /// It has ended.
@@ -81,10 +83,15 @@ impl Board {
         lock(&self.sessions).running = false;
     }
 
-    /// The number of the session at hand; `None` between two.
+    /// The connection was lost: another server, or the same one restored, may answer at the next.
+    pub fn session_lost(&self) {
+        lock(&self.sessions).lost += 1;
+    }
+
+    /// Tells sessions with one and the same server from others; `None` while there is none.
     pub fn session(&self) -> Option<u64> {
         let sessions = *lock(&self.sessions);
-        sessions.running.then_some(sessions.begun)
+        sessions.running.then_some(sessions.lost)
     }
 
     /// A target has recognised its history in this session.
@@ -197,10 +204,11 @@ impl Board {
         self.confirm();
     }
 
+    /// Under the ledger's lock: what was confirmed in the last session must not come after the next has begun.
     fn confirm(&self) {
-        let Some(confirmed) = lock(&self.ledger).confirmed() else { return };
+        let ledger = lock(&self.ledger);
+        let Some(confirmed) = ledger.confirmed() else { return };
         self.confirmed.send_if_modified(|sent| {
-            // Two workers may come here in the other order than they went to the ledger.
             let forward = *sent < Some(confirmed);
             *sent = (*sent).max(Some(confirmed));
             forward

@@ -9,9 +9,10 @@
 //! A source that was restored from a backup, and has written on past the position that a target has reached, looks
 //! right by system identifier, timeline, slot and position. So each session is read from the last commit on that a lane
 //! was given: it comes first, with the same record and time, or the WAL is another one, and the lane is refused before
-//! it is given anything. Only where the slot has been confirmed beyond that commit nothing has to be shown: that a slot
-//! was told so is part of the history. To keep it so, nothing is confirmed in a session before a lane has recognised
-//! its commit, nor for a target that has not ([`crate::feedback`]).
+//! it is given anything. So it is if, between that commit and the position it was served up to, there is now something
+//! for it: there was nothing before. Only where the slot has been confirmed beyond that commit it need not come: that a
+//! slot was told so is part of the history. To keep it so, nothing is confirmed in a session before every target has
+//! recognised its commit ([`crate::feedback`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,18 @@ impl Lane {
         Err(Gap::OtherHistory { last, found: Some(found) })
     }
 
+    /// Looks at what the lane has been served before: whether it is what was there.
+    fn served(&mut self, part: &Part) -> Result<(), Gap> {
+        let begin = &part.begin;
+        let (Some(last), Some(commit_lsn), Some(time)) = (self.last, begin.commit_lsn, begin.commit_time) else {
+            return Ok(());
+        };
+        if commit_lsn > last.commit_lsn && self.route.takes_copied(part) {
+            return Err(Gap::OtherHistory { last, found: Some(LastCommit { commit_lsn, time }) });
+        }
+        Ok(())
+    }
+
     /// No commit before `end` is still to come.
     fn passes(&self, end: EndLsn) -> Result<(), Gap> {
         match self.last.filter(|last| self.doubtful && last.commit_lsn.lsn() < end.lsn()) {
@@ -118,8 +131,6 @@ struct Session {
     last: Option<LastCommit>,
     /// The transaction of which first parts were handed on, and the last was not.
     begun: Option<CommitLsn>,
-    /// Whether a lane has recognised its last commit.
-    recognised: bool,
 }
 
 /// All lanes.
@@ -149,12 +160,6 @@ impl Dispatcher {
         self.is_empty() || self.session.is_none_or(|session| session.begun.is_none())
     }
 
-    /// Whether the session is known to bring the history that the targets have: a lane has recognised its last commit,
-    /// or none has one to recognise.
-    pub fn has_recognised(&self) -> bool {
-        self.session.is_some_and(|session| session.recognised) || self.lanes.iter().all(|lane| !lane.doubtful)
-    }
-
     /// Does as asked. Tells whether the stream must be read again from an earlier position.
     pub fn command(&mut self, command: Command) -> bool {
         match command {
@@ -173,7 +178,7 @@ impl Dispatcher {
         self.lanes.retain(|lane| lane.id != id);
         self.board.attached(id, stored);
         let mut lane = Lane { id, sender, route, dispatched: stored, last, doubtful: true, open: false, refused };
-        let again = self.session.as_mut().is_some_and(|session| {
+        let again = self.session.as_ref().is_some_and(|session| {
             let missed = stored.lsn() < session.seen || session.begun.is_some_and(|begun| begun.lsn() >= stored.lsn());
             let known = settle(&mut lane, session, &self.board);
             missed || (!known && lane.needs() < session.seen)
@@ -204,10 +209,10 @@ impl Dispatcher {
     pub fn begin_session(&mut self, start: Lsn, confirmed: Lsn) {
         self.board.session_begins();
         let seen = start.max(confirmed);
-        let mut session = Session { seen, confirmed, last: None, begun: None, recognised: false };
+        let session = Session { seen, confirmed, last: None, begun: None };
         for lane in &mut self.lanes {
             lane.doubtful = true;
-            settle(lane, &mut session, &self.board);
+            settle(lane, &session, &self.board);
         }
         self.session = Some(session);
     }
@@ -240,7 +245,7 @@ impl Dispatcher {
     }
 
     async fn part(&mut self, part: &Arc<Part>, stop: &CancellationToken) -> Result<(), RouteError> {
-        self.recognise(&part.begin);
+        self.recognise(part);
         let mut frozen = Vec::new();
         let alone = self.targets == 1;
         for (at, lane) in self.lanes.iter_mut().enumerate() {
@@ -269,22 +274,24 @@ impl Dispatcher {
             }
         }
         for at in frozen.into_iter().rev() {
-            self.freeze(at);
+            self.take_out(at, None);
         }
         self.came(part);
         Ok(())
     }
 
-    /// Every lane looks for its last commit; one that does not find it is refused.
-    fn recognise(&mut self, begin: &Begin) {
-        if self.lanes.iter().all(|lane| !lane.doubtful) {
+    /// Every lane looks for its last commit, and at what else it had; one that does not find it is refused.
+    fn recognise(&mut self, part: &Part) {
+        let before = |lane: &Lane| part.begin.commit_lsn.is_some_and(|commit| commit.lsn() < lane.dispatched.lsn());
+        if !self.lanes.iter().any(|lane| lane.doubtful || before(lane)) {
             return;
         }
-        self.refuse(|lane| lane.recognise(begin));
-        let Some(session) = &mut self.session else { return };
+        self.refuse(|lane| {
+            lane.recognise(&part.begin)?;
+            if before(lane) { lane.served(part) } else { Ok(()) }
+        });
         for lane in self.lanes.iter().filter(|lane| !lane.doubtful) {
             self.board.recognised(lane.id);
-            session.recognised = true;
         }
     }
 
@@ -304,8 +311,7 @@ impl Dispatcher {
     fn refuse(&mut self, mut judge: impl FnMut(&mut Lane) -> Result<(), Gap>) {
         for at in (0..self.lanes.len()).rev() {
             if let Err(gap) = judge(&mut self.lanes[at]) {
-                // Without a listener the target is on its way back already, and will be refused again.
-                let _ = self.freeze(at).send(gap);
+                self.take_out(at, Some(gap));
             }
         }
     }
@@ -313,19 +319,23 @@ impl Dispatcher {
     /// Takes a target's lane out, if it has one: its worker applies what it has, and comes back by attaching again.
     fn detach(&mut self, id: TargetId) {
         if let Some(at) = self.lanes.iter().position(|lane| lane.id == id) {
-            self.freeze(at);
+            self.take_out(at, None);
         }
     }
 
-    /// Takes a lane out: its worker applies what it has, and comes back by attaching again.
-    fn freeze(&mut self, at: usize) -> oneshot::Sender<Gap> {
+    /// Takes a lane out: its worker applies what it has, and comes back by attaching again, or learns why not.
+    fn take_out(&mut self, at: usize, gap: Option<Gap>) {
         let lane = self.lanes.swap_remove(at);
+        if let Some(gap) = gap {
+            // Without a listener the target is on its way back already, and will be refused again. Said before the
+            // worker learns that it ends.
+            let _ = lane.refused.send(gap);
+        }
         if lane.open {
             lane.sender.mark(Item::Abort);
         }
         self.board.detached(lane.id);
         lane.sender.freeze();
-        lane.refused
     }
 
     /// Everything up to `end` has been handed on: lanes that have had nothing for long get their progress stored.
@@ -359,11 +369,10 @@ impl Dispatcher {
 
 /// Whether a lane's last commit needs not be recognised: there is none, the slot was confirmed beyond it, or it is what
 /// came last.
-fn settle(lane: &mut Lane, session: &mut Session, board: &Board) -> bool {
+fn settle(lane: &mut Lane, session: &Session, board: &Board) -> bool {
     let settled = lane.last.is_none_or(|last| last.commit_lsn.lsn() < session.confirmed || session.last == Some(last));
     if settled {
         lane.doubtful = false;
-        session.recognised |= lane.last.is_some();
         board.recognised(lane.id);
     }
     settled

@@ -117,6 +117,7 @@ impl Pipeline {
                 return Err(error);
             }
             self.dispatcher.end_session();
+            self.board.session_lost();
             tokio::select! {
                 () = sleep(patience.wait(&error, &self.board)) => {}
                 () = self.stop.cancelled() => {
@@ -135,6 +136,7 @@ impl Pipeline {
         };
         let (receiver, confirmed) = opened.map_err(|_| LaunchError::SourceSilent { waited: OPENING })??;
         self.dispatcher.begin_session(start, confirmed);
+        receiver.may_confirm();
         self.board.source_state(SourceState::Streaming);
         info!(start = %start, "streaming");
         if patience.sessions > 0 {
@@ -209,15 +211,10 @@ impl Pipeline {
             assembler: Assembler::new(self.options.part_bytes),
             deliveries: Vec::new(),
         };
-        let mut held = true;
         loop {
             if self.dispatcher.is_empty() {
                 receiver.stop().await?;
                 return Ok(Session::Again);
-            }
-            if held && self.dispatcher.has_recognised() {
-                held = false;
-                receiver.may_confirm();
             }
             // In this order: stopping before working, a new lane before more for the others.
             tokio::select! {

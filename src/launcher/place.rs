@@ -14,8 +14,9 @@ use crate::change::TargetId;
 use crate::postgres::{Client, PgError};
 use crate::sql::Sql;
 
-/// A database: the server's system identifier, and the database's OID there.
-type Place = (String, u32);
+/// A database: the server's system identifier and when it was started (physical copies share the former), and the
+/// database's OID there.
+type Place = (String, String, u32);
 
 /// Which database each target is, as far as its server tells.
 #[derive(Debug, Default)]
@@ -78,11 +79,11 @@ async fn is_same(one: &Client, other: &Client) -> Result<bool, PgError> {
 /// Where this session is; `None` where the role may not ask for the system identifier.
 async fn place(client: &Client) -> Result<Option<Place>, PgError> {
     let ask = Sql::new(
-        "SELECT system_identifier::text, d.oid FROM pg_control_system(), pg_database d \
-         WHERE d.datname = current_database()",
+        "SELECT system_identifier::text, pg_postmaster_start_time()::text, d.oid \
+         FROM pg_control_system(), pg_database d WHERE d.datname = current_database()",
     );
     match client.query_one(&ask, &[]).await {
-        Ok(row) => Ok(Some((row.get(0), row.get(1)))),
+        Ok(row) => Ok(Some((row.get(0), row.get(1), row.get(2)))),
         Err(error) if error.code() == Some("42501") => Ok(None),
         Err(error) => Err(error),
     }

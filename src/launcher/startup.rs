@@ -19,11 +19,10 @@ use crate::apply::progress::{self, Stored, Stream};
 use crate::error::{Judged, chain};
 use crate::lsn::EndLsn;
 use crate::postgres::wire::Purpose;
-use crate::postgres::{Client, PgError, WireConnection};
+use crate::postgres::{Client, WireConnection};
 use crate::source::identity::{self, Identity};
 use crate::source::publication::{self, Publication};
 use crate::source::slot::{self, Snapshot};
-use crate::sql::Sql;
 use crate::telemetry::state::SourceState;
 
 /// Between two looks at targets that cannot be reached, while none can be asked whether the slot is ours.
@@ -104,15 +103,9 @@ pub async fn prepare(setup: &Setup, client: &Client, board: &Board) -> Result<Pr
     register(setup, &facts, client).await?;
     board.source_state(SourceState::Copying);
     info!(slot = name, "creating the slot; this waits for every transaction that runs on the source now");
-    // "cannot enable failover for a replication slot created on the standby" (slotfuncs.c)
-    let primary = !in_recovery(client).await?;
-    let snapshot = slot::create(conn, name, false, primary, client).await?;
+    let snapshot = slot::create(conn, name, false, true, client).await?;
     info!(slot = name, lsn = %snapshot.lsn, "slot created");
     Ok(Prepared { facts, publication, snapshot: Some(Arc::new(snapshot)) })
-}
-
-async fn in_recovery(client: &Client) -> Result<bool, PgError> {
-    Ok(client.query_one(&Sql::new("SELECT pg_is_in_recovery()"), &[]).await?.get(0))
 }
 
 /// The publication, made if it may be.

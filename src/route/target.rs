@@ -84,6 +84,23 @@ impl TargetRoute {
         self.decide(relation).wants(relation, begin)
     }
 
+    /// Whether the part holds a change for the target of a table that had been copied before it committed.
+    pub fn takes_copied(&mut self, part: &Part) -> bool {
+        let Some(commit) = part.begin.commit_lsn else { return false };
+        let relations = |change: &'_ Change| -> Vec<Arc<Relation>> {
+            match change {
+                Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => {
+                    vec![Arc::clone(relation)]
+                }
+                Change::Truncate { relations, .. } => relations.clone(),
+                Change::Message(_) => Vec::new(),
+            }
+        };
+        let copied =
+            |relation: Arc<Relation>| matches!(self.decide(&relation), Decision::From(from) if commit.lsn() >= from);
+        part.changes.iter().flat_map(relations).any(copied)
+    }
+
     /// The target's share of `part`.
     ///
     /// # Errors

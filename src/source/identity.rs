@@ -8,7 +8,7 @@
 use super::SourceError;
 use super::answer::{first, parsed, text};
 use crate::lsn::Lsn;
-use crate::postgres::WireConnection;
+use crate::postgres::{Client, PgError, WireConnection};
 use crate::sql::Sql;
 
 /// Who the source is.
@@ -46,6 +46,11 @@ pub async fn identify(conn: &mut WireConnection) -> Result<Identity, SourceError
         database: text(&row, 3, "the database of a replication connection")?,
         server_version: conn.server_version(),
     })
+}
+
+/// Whether the server is a standby.
+pub async fn in_recovery(client: &Client) -> Result<bool, PgError> {
+    Ok(client.query_one(&Sql::new("SELECT pg_is_in_recovery()"), &[]).await?.get(0))
 }
 
 /// Where `timeline`'s ancestors ended, oldest first. The first timeline has no history (and the server no file for it).

@@ -1,16 +1,21 @@
-//! Tables that have failed by themselves: set aside, so that what is copied of the others comes to its end.
+//! Tables that have failed by themselves: set aside, so that what is copied of the others comes to its end. Where the
+//! target checks foreign keys, with all that these tie to one: it would have to be copied again with it
+//! (`order::closure`), however far it has come.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::error::CopyError;
-use super::order::ForeignKey;
-use super::plan::TablePlan;
+use super::order::{ForeignKey, closure};
 use crate::relation::TableName;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Aside(Mutex<Inner>);
+pub(super) struct Aside {
+    /// Those that the target checks.
+    keys: Vec<ForeignKey>,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -19,15 +24,22 @@ struct Inner {
 }
 
 impl Aside {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Plain data: a panic elsewhere leaves it readable.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn new(keys: Vec<ForeignKey>) -> Self {
+        Self { keys, inner: Mutex::default() }
     }
 
-    /// Sets a table aside; the first error is what the copy ends with.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Plain data: a panic elsewhere leaves it readable.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets a table aside, with those that are tied to it; the first error is what the copy ends with.
     pub fn set(&self, table: &TableName, error: CopyError) {
+        let all = self.keys.iter().flat_map(|key| [key.child.clone(), key.parent.clone()]).collect();
+        let failed = BTreeSet::from([table.clone()]);
+        let tied = closure(&failed, &all, &self.keys);
         let mut inner = self.lock();
-        inner.tables.insert(table.clone());
+        inner.tables.extend(failed.into_iter().chain(tied));
         inner.first.get_or_insert(error);
     }
 
@@ -40,45 +52,36 @@ impl Aside {
     pub fn first_error(&self) -> Option<CopyError> {
         self.lock().first.take()
     }
-
-    /// Leaves out the tables whose foreign keys lead to one that is set aside, and sets them aside with it: their rows
-    /// would be refused.
-    pub fn without_children(&self, wave: Vec<TablePlan>, keys: &[ForeignKey]) -> Vec<TablePlan> {
-        let mut inner = self.lock();
-        let waits = |plan: &TablePlan| {
-            keys.iter()
-                .any(|key| key.child == plan.table && key.parent != plan.table && inner.tables.contains(&key.parent))
-        };
-        let (waiting, kept): (Vec<TablePlan>, Vec<TablePlan>) = wave.into_iter().partition(waits);
-        inner.tables.extend(waiting.into_iter().map(|plan| plan.table));
-        kept
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::plan::{Piece, Write};
     use super::*;
 
     #[test]
-    fn descendants_wait_and_nobody_else_does() {
+    fn what_foreign_keys_tie_to_a_table_is_set_aside_with_it_and_nothing_else() {
         let name = |name: &str| TableName::new("s", name);
-        let plan =
-            |table: &str| TablePlan { table: name(table), write: Write::Nothing, pieces: vec![Piece::default()] };
         let key = |(child, parent): &(&str, &str)| ForeignKey { child: name(child), parent: name(parent) };
-        let keys: Vec<ForeignKey> =
-            [("order", "customer"), ("line", "order"), ("item", "item")].iter().map(key).collect();
-        let kept = |aside: &Aside, tables: &[&str]| {
-            let plans = aside.without_children(tables.iter().map(|table| plan(table)).collect(), &keys);
-            plans.into_iter().map(|plan| plan.table.name).collect::<Vec<_>>()
+        let keys = [("order", "customer"), ("line", "order"), ("item", "item"), ("part", "whole")];
+        let aside = Aside::new(keys.iter().map(key).collect());
+        let set = |aside: &Aside| {
+            let all = ["customer", "order", "line", "item", "part", "whole", "other"];
+            all.into_iter().filter(|table| aside.has(&name(table))).collect::<Vec<_>>()
         };
-        let aside = Aside::default();
-        assert_eq!(kept(&aside, &["order", "item"]), ["order", "item"]);
         assert!(aside.first_error().is_none());
-        aside.set(&name("customer"), CopyError::SourceChanged { table: name("customer") });
+        aside.set(&name("order"), CopyError::SourceChanged { table: name("order") });
+        assert_eq!(set(&aside), ["customer", "order", "line"]);
         aside.set(&name("item"), CopyError::Cancelled);
-        assert_eq!(kept(&aside, &["order", "other"]), ["other"]);
-        assert_eq!(kept(&aside, &["line", "more"]), ["more"]);
+        aside.set(&name("other"), CopyError::Cancelled);
+        assert_eq!(set(&aside), ["customer", "order", "line", "item", "other"]);
         assert!(matches!(aside.first_error(), Some(CopyError::SourceChanged { .. })));
+    }
+
+    #[test]
+    fn without_checks_a_table_goes_alone() {
+        let aside = Aside::new(Vec::new());
+        let name = |name: &str| TableName::new("s", name);
+        aside.set(&name("order"), CopyError::Cancelled);
+        assert!(aside.has(&name("order")) && !aside.has(&name("customer")));
     }
 }

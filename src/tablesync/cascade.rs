@@ -24,7 +24,8 @@ struct Reference {
     parent: TableName,
 }
 
-/// `$1`: the tables to copy. `$2`: those of them that will be emptied.
+/// `$1`: the tables to copy. `$2`: those of them that will be emptied. Of a partitioned table's foreign key each
+/// partition has a copy of its own: so it is judged by the partitions, which may be copied by themselves.
 const REFERENCES: Sql = Sql::new(
     "SELECT DISTINCT cn.nspname::text, c.relname::text, c.relkind::text, \
      has_schema_privilege(cn.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') \
@@ -34,6 +35,7 @@ const REFERENCES: Sql = Sql::new(
      CROSS JOIN LATERAL \
        (SELECT k.confrelid AS oid UNION SELECT relid::oid FROM pg_partition_ancestors(k.confrelid) AS relid) AS parent \
      WHERE k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd') AND parent.oid = ANY ($2::oid[]) \
+     AND c.relkind <> 'p' \
      AND k.conrelid <> ALL ($1::oid[]) AND NOT EXISTS \
        (SELECT FROM pg_partition_ancestors(k.conrelid) AS relid WHERE relid::oid = ANY ($1::oid[])) \
      ORDER BY 6, 1, 2",

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::error::CopyError;
-use super::patience;
+use super::patience::{self, Patience};
 use super::plan::TablePlan;
 use super::prepare::{Prepared, prepare};
 use super::state::{CopyState, Run};
@@ -125,7 +125,7 @@ impl CopyJob {
 
 /// Copies the job's tables; each is done on the target when this succeeds. When it fails, is cancelled or dropped,
 /// some may be; nothing else is left behind but tables marked `copying`, which the next job empties. When it fails for
-/// one table, all others are done, but for those whose foreign keys lead to that one.
+/// one table, all others are done, but for those that the target's foreign keys tie to that one.
 pub async fn copy(
     job: Arc<CopyJob>,
     observer: Arc<dyn CopyObserver>,
@@ -134,17 +134,19 @@ pub async fn copy(
     if job.scope.tables.is_empty() {
         return Ok(());
     }
+    let beginning = Patience::new(job.patience);
     let Prepared { waves, keys } = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(CopyError::Cancelled),
         prepared = prepare(&job) => prepared?,
-        hung = patience::hung(&job) => return Err(hung),
+        hung = patience::hung(&job, &beginning) => return Err(hung),
     };
     let workers = job.scope.settings.workers.max(1);
-    let context = Arc::new(Context::new(job, observer));
+    let context = Arc::new(Context::new(job, observer, keys));
     let mut workers: Vec<Worker> = (0..workers).map(|_| Worker::new(Arc::clone(&context))).collect();
     for wave in waves {
-        let shares = shares(context.aside.without_children(wave, &keys), &context);
+        let wave = wave.into_iter().filter(|plan| !context.aside.has(&plan.table)).collect();
+        let shares = shares(wave, &context);
         workers = copy_wave(workers, shares, &context, cancel).await?;
     }
     context.aside.first_error().map_or(Ok(()), Err)
@@ -189,7 +191,7 @@ async fn copy_wave(
             Ok(worker)
         });
     }
-    let hung = patience::hung(&context.job);
+    let hung = patience::hung(&context.job, &context.patience);
     tokio::pin!(hung);
     let mut rested = Vec::new();
     let failed = loop {

@@ -13,57 +13,73 @@ use super::job::CopyJob;
 use crate::postgres::{Client, PgError};
 use crate::sql::Sql;
 
-/// Since when nothing but errors has come of all attempts.
+/// How the attempts go.
 #[derive(Debug)]
 pub(super) struct Patience {
     limit: Duration,
-    failing: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct State {
+    /// Since when nothing but errors has come of all attempts.
+    failing: Option<Instant>,
+    /// When something went by last.
+    moved: Instant,
 }
 
 impl Patience {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, failing: Mutex::default() }
+        Self { limit, state: Mutex::new(State { failing: None, moved: Instant::now() }) }
     }
 
-    fn failing(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Rows were committed, or many bytes have gone by.
     pub fn gets_on(&self) {
-        *self.failing() = None;
+        *self.state() = State { failing: None, moved: Instant::now() };
     }
 
     /// An attempt has failed at this time; whether that is enough.
     pub fn is_over(&self, now: Instant) -> bool {
-        now.duration_since(*self.failing().get_or_insert(now)) >= self.limit
+        now.duration_since(*self.state().failing.get_or_insert(now)) >= self.limit
+    }
+
+    fn moved(&self) -> Instant {
+        self.state().moved
     }
 }
 
-/// Resolves when the target has not answered for as long as the job has patience.
-pub(super) async fn hung(job: &CopyJob) -> CopyError {
-    let mut answered = Instant::now();
+/// Resolves when the target has neither answered nor taken anything for as long as the job has patience. It is asked on
+/// a connection that stays: one more may be one too many for the role or the server.
+pub(super) async fn hung(job: &CopyJob, patience: &Patience) -> CopyError {
+    let (mut answered, mut client) = (Instant::now(), None);
     loop {
         tokio::time::sleep(job.patience / 10).await;
-        // A server that refuses has answered.
-        let source = match tokio::time::timeout(job.patience, ask(job)).await {
-            Ok(Err(error)) if error.code().is_none() => Some(Box::new(error)),
-            Ok(_) => {
+        let source = match tokio::time::timeout(job.patience, ask(job, &mut client)).await {
+            Ok(Ok(())) => {
                 answered = Instant::now();
                 continue;
             }
+            Ok(Err(error)) => Some(Box::new(error)),
             Err(_) => None,
         };
-        let waited = answered.elapsed();
+        client = None;
+        let waited = answered.max(patience.moved()).elapsed();
         if waited >= job.patience {
             return CopyError::Hung { target: job.scope.target_name.clone(), waited, source };
         }
     }
 }
 
-async fn ask(job: &CopyJob) -> Result<(), PgError> {
-    let target = Client::connect(&job.target, &job.application_name()).await?;
-    target.batch(&Sql::new("SELECT 1")).await
+async fn ask(job: &CopyJob, client: &mut Option<Client>) -> Result<(), PgError> {
+    let client = match client {
+        Some(client) => client,
+        None => client.insert(Client::connect(&job.target, &job.application_name()).await?),
+    };
+    client.batch(&Sql::new("SELECT 1")).await
 }
 
 #[cfg(test)]

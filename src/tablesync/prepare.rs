@@ -24,7 +24,7 @@ pub(super) const REPLICA_ROLE: Sql = Sql::new("SET session_replication_role = re
 pub(super) struct Prepared {
     /// In this order.
     pub waves: Vec<Vec<TablePlan>>,
-    /// Which tables of a wave wait for which of an earlier one.
+    /// The foreign keys that the target checks.
     pub keys: Vec<ForeignKey>,
 }
 
@@ -59,7 +59,8 @@ pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
         begun => begun.map_err(failed)?,
     };
     refuse_or_warn(scope, preflight::judge(scope, &catalog, &occupied).into_iter().filter(stops).collect())?;
-    Ok(Prepared { waves: plans(scope, &catalog, &blocks, &order), keys: catalog.foreign_keys })
+    let waves = plans(scope, &catalog, &blocks, &order);
+    Ok(Prepared { waves, keys: if scope.replica_role { Vec::new() } else { catalog.foreign_keys } })
 }
 
 fn stops(finding: &Finding) -> bool {

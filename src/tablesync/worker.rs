@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::aside::Aside;
 use super::error::CopyError;
 use super::job::{CopyJob, CopyObserver, CopyProgress};
+use super::order::ForeignKey;
 use super::patience::Patience;
 use super::plan::{Piece, TablePlan, Write};
 use super::prepare::REPLICA_ROLE;
@@ -33,13 +34,14 @@ pub(super) struct Context {
     pub run: Run,
     pub observer: Arc<dyn CopyObserver>,
     pub aside: Aside,
-    patience: Patience,
+    pub patience: Patience,
 }
 
 impl Context {
-    pub fn new(job: Arc<CopyJob>, observer: Arc<dyn CopyObserver>) -> Self {
+    /// `keys`: the foreign keys that the target checks.
+    pub fn new(job: Arc<CopyJob>, observer: Arc<dyn CopyObserver>, keys: Vec<ForeignKey>) -> Self {
         let patience = Patience::new(job.patience);
-        Self { run: job.run(), job, observer, aside: Aside::default(), patience }
+        Self { run: job.run(), job, observer, aside: Aside::new(keys), patience }
     }
 
     pub fn set_aside(&self, table: &TableName, error: CopyError) {
@@ -51,6 +53,8 @@ impl Context {
         );
         self.observer.trouble(&error);
         self.aside.set(table, error);
+        // The target has answered; what comes next begins with patience.
+        self.patience.gets_on();
     }
 
     /// Waits before another attempt; whether there is to be one.

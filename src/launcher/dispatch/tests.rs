@@ -325,9 +325,9 @@ fn refusal(world: &mut World, lane: usize) -> Option<Gap> {
 #[test]
 fn a_target_that_recognises_its_last_commit_is_fed_and_not_given_it_again() {
     let mut world = resumed();
-    assert!(!world.dispatcher.has_recognised());
+    assert!(world.dispatcher.lanes.iter().all(|lane| lane.doubtful));
     world.send(2);
-    assert!(world.dispatcher.has_recognised());
+    assert!(world.dispatcher.lanes.iter().all(|lane| !lane.doubtful));
     while world.work(0) {}
     assert_eq!(world.targets[0].applied, [10, 20, 30]);
     assert_eq!(refusal(&mut world, 0), None);
@@ -363,5 +363,27 @@ fn a_slot_that_was_confirmed_beyond_the_last_commit_is_proof_enough() {
     let mut world = resumed();
     world.dispatcher.end_session();
     world.dispatcher.begin_session(Lsn::new(15), Lsn::new(20));
-    assert!(world.dispatcher.has_recognised());
+    assert!(world.dispatcher.lanes.iter().all(|lane| !lane.doubtful));
+}
+
+#[test]
+fn what_is_new_where_a_target_had_passed_over_nothing_is_another_history() {
+    for change_of in [true, false] {
+        let mut world = resumed();
+        // Nothing came after 20, and the positions were stored up to 40.
+        for target in &mut world.targets {
+            target.stored = end(40);
+        }
+        (0..LANES).for_each(|lane| world.attach(lane, false));
+        world.reconnect();
+        assert_eq!(world.position, 10, "the last commit is sent again");
+        world.send(1);
+        let mut parts = world.parts(30);
+        if !change_of {
+            parts.iter_mut().for_each(|part| part.changes.clear());
+        }
+        parts.into_iter().for_each(|part| world.deliver(Delivery::Part(part)));
+        let gap = refusal(&mut world, 0);
+        assert_eq!(matches!(gap, Some(Gap::OtherHistory { found: Some(_), .. })), change_of, "{gap:?}");
+    }
 }

@@ -12,10 +12,11 @@ use std::collections::{HashMap, HashSet};
 
 use super::read::IDENTITY_INDEX;
 use super::{Publication, read};
-use crate::postgres::{Client, PgError};
+use crate::postgres::Client;
 use crate::relation::TableName;
 use crate::source::SourceError;
 use crate::source::answer::get;
+use crate::source::identity::in_recovery;
 use crate::sql::Sql;
 
 /// Which tables are wanted.
@@ -71,10 +72,6 @@ pub async fn rehearse(
 /// duplicate_object: somebody else was faster, and it is read like any other.
 fn is_duplicate(error: &SourceError) -> bool {
     matches!(error, SourceError::Postgres { source, .. } if source.code() == Some("42710"))
-}
-
-async fn in_recovery(client: &Client) -> Result<bool, PgError> {
-    Ok(client.query_one(&Sql::new("SELECT pg_is_in_recovery()"), &[]).await?.get(0))
 }
 
 /// The publication, and whether it was created just now.

@@ -18,6 +18,7 @@ use crate::postgres::wire::Canceller;
 use crate::postgres::{Client, WireConnection};
 use crate::source::SourceError;
 use crate::source::answer::{first, get, parsed, text};
+use crate::source::identity::in_recovery;
 use crate::sql::Sql;
 
 /// How often those who hold up the creation are named.
@@ -123,8 +124,9 @@ pub async fn blockers(client: &Client) -> Result<Vec<Blocker>, SourceError> {
     rows.iter().map(blocker).collect()
 }
 
-/// Creates the slot for pgoutput. `failover` has it synchronized to standbys, on servers that can (17 and later).
-/// `catalogue` is asked, while the server waits, for whom.
+/// Creates the slot for pgoutput. `failover` has it synchronized to standbys, on servers that can (17 and later; not
+/// on a standby: "cannot enable failover for a replication slot created on the standby", slotfuncs.c). `catalogue` is
+/// asked about that, and, while the server waits, for whom.
 ///
 /// Dropping the future gives up; the server then drops the half-made slot, a moment later.
 ///
@@ -137,6 +139,7 @@ pub async fn create(
     failover: bool,
     catalogue: &Client,
 ) -> Result<Snapshot, SourceError> {
+    let failover = failover && !in_recovery(catalogue).await.map_err(SourceError::during("asking for a standby"))?;
     let sql = create_sql(slot, temporary, failover, conn.server_version());
     let mut abandon = CancelOnDrop(Some(conn.canceller()));
     let answer = {

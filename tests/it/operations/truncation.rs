@@ -71,6 +71,26 @@ async fn where_foreign_keys_fire_a_table_that_others_refer_to_halts_the_target_u
 }
 
 #[tokio::test]
+async fn a_partitioned_table_that_refers_to_it_is_emptied_by_its_leaves() {
+    const TABLES: &str = "
+        CREATE TABLE customer (id int PRIMARY KEY);
+        CREATE TABLE orders (id int PRIMARY KEY, customer int REFERENCES customer) PARTITION BY RANGE (id);
+        CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM (0) TO (10);
+        CREATE TABLE orders_2 PARTITION OF orders FOR VALUES FROM (10) TO (20);";
+    let cluster = cluster().await;
+    let target = format!(
+        "{TABLES} GRANT ALL ON ALL TABLES IN SCHEMA public TO plain;
+         DO $$BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO plain', current_database()); END$$"
+    );
+    let rows = "INSERT INTO customer VALUES (1), (2); INSERT INTO orders VALUES (1, 1), (11, 2);";
+    // FOR ALL TABLES without publish_via_partition_root: the leaves are published, not their root.
+    let mut pair = Followed::start_with(&cluster, &format!("{TABLES}{rows}{ALL}"), &target, as_plain).await;
+    pair.run("TRUNCATE customer CASCADE").await;
+    pair.run("INSERT INTO customer VALUES (3); INSERT INTO orders VALUES (12, 3)").await;
+    pair.equal(&["customer", "orders"]).await;
+}
+
+#[tokio::test]
 async fn a_role_that_owns_nothing_truncates_while_foreign_keys_of_other_tables_wait() {
     const TABLES: &str = "
         CREATE TABLE s (id serial PRIMARY KEY, v text);

@@ -48,6 +48,29 @@ async fn a_slot_comes_with_a_snapshot_that_lives_as_long_as_its_connection() {
 }
 
 #[tokio::test]
+async fn a_standby_gives_a_slot_too_though_none_that_fails_over() {
+    let Some(major) = majors().into_iter().find(|major| *major >= 17) else {
+        return eprintln!("SKIPPED: a slot of a standby, for which FAILOVER is refused: it needs PostgreSQL 17");
+    };
+    let mut primary = Cluster::start(major).await;
+    let standby = primary.standby().await;
+    let url = standby.url("postgres");
+    let catalogue = client(&url).await;
+    let conn = replication(&url).await;
+    let made = tokio::spawn(async move { slot::create(conn, "s", false, true, &catalogue).await });
+    let on_primary = primary.connect("postgres").await;
+    // The standby waits for a word on running transactions from its primary.
+    let ready = async || {
+        on_primary.batch_execute("SELECT pg_log_standby_snapshot()").await.unwrap();
+        made.is_finished().then_some(())
+    };
+    wait_for("the slot on the standby", seconds(30), ready).await;
+    let snapshot = made.await.unwrap().unwrap();
+    let seen = slot::inspect(&client(&url).await, "s").await.unwrap().unwrap();
+    assert_eq!((seen.failover, seen.confirmed_flush), (false, Some(snapshot.lsn)));
+}
+
+#[tokio::test]
 async fn a_snapshot_whose_connection_is_cut_is_known_to_be_lost() {
     let cluster = Cluster::start(default_major()).await;
     let url = cluster.url("postgres");
