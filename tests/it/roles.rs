@@ -122,22 +122,25 @@ async fn with_set_granted_on_session_replication_role_they_do_not_fire() {
 }
 
 #[tokio::test]
-async fn ordinary_roles_suffice_from_the_first_row_to_the_last() {
-    let pair = Pair::start("").await;
-    tpcb::create(&pair.source).await;
-    tpcb::create(&pair.target).await;
-    tpcb::fill(&pair.source, 1).await;
-    ordinary(&pair, &tpcb::TABLES.join(", ")).await;
-    // The schema is made by walferry itself where the role has CREATE on the database.
-    run(&pair.target, &format!("DROP SCHEMA walferry; GRANT CREATE ON DATABASE {} TO writer", pair.to.name)).await;
-    let writers = tpcb::Writers::start(&pair.cluster, &pair.from.name, 2, 1).await;
-    let mut daemon = daemon(&pair, "").start();
-    daemon.wait_ready(seconds(30)).await;
-    let enough = async || (writers.committed() > 300).then_some(());
-    wait_for("some transactions", seconds(30), enough).await;
-    assert!(writers.stop().await > 0);
-    pair.equal(&tpcb::TABLES, seconds(30)).await;
-    assert!(daemon.terminate(seconds(20)).await.success());
+async fn ordinary_roles_suffice_from_the_first_row_to_the_last_on_every_version() {
+    for_each_major(async |major| {
+        let pair = Pair::on(Cluster::start(major).await, "").await;
+        tpcb::create(&pair.source).await;
+        tpcb::create(&pair.target).await;
+        tpcb::fill(&pair.source, 1).await;
+        ordinary(&pair, &tpcb::TABLES.join(", ")).await;
+        // The schema is made by walferry itself where the role has CREATE on the database.
+        run(&pair.target, &format!("DROP SCHEMA walferry; GRANT CREATE ON DATABASE {} TO writer", pair.to.name)).await;
+        let writers = tpcb::Writers::start(&pair.cluster, &pair.from.name, 2, 1).await;
+        let mut daemon = daemon(&pair, "").start();
+        daemon.wait_ready(seconds(30)).await;
+        let enough = async || (writers.committed() > 100).then_some(());
+        wait_for("some transactions", seconds(30), enough).await;
+        assert!(writers.stop().await > 0);
+        pair.equal(&tpcb::TABLES, seconds(30)).await;
+        assert!(daemon.terminate(seconds(20)).await.success());
+    })
+    .await;
 }
 
 #[tokio::test]
