@@ -10,11 +10,12 @@
 //! transactions for good; reporting too little costs disk on the source.
 //!
 //! With each replication session every target becomes doubtful until it has recognised its last commit in what the
-//! session brings: a source that was restored from a backup looks like the one before. Until all have, nothing more is
-//! confirmed; so a slot that is confirmed beyond a target's last commit is proof of that target's history.
+//! session brings: a source that was restored from a backup looks like the one before. Until then nothing is confirmed
+//! beyond where that commit starts; so a slot that is confirmed beyond a target's last commit is proof of that target's
+//! history.
 
 use crate::change::TargetId;
-use crate::lsn::{ConfirmedFlush, DurableLsn, EndLsn, Lsn};
+use crate::lsn::{CommitLsn, ConfirmedFlush, DurableLsn, EndLsn, Lsn};
 
 /// How far everyone is. Targets are counted when it is made; a [`TargetId`] beyond that is a mistake of the program.
 #[derive(Clone, Debug)]
@@ -23,11 +24,22 @@ pub struct Ledger {
     targets: Vec<Entry>,
 }
 
+impl Entry {
+    /// What the source may forget for this target's part.
+    fn bound(&self) -> Option<Lsn> {
+        let durable = self.durable?.end_lsn().lsn();
+        let doubtful = self.last.filter(|_| !self.recognised);
+        Some(doubtful.map_or(durable, |last| durable.min(last.lsn())))
+    }
+}
+
 /// How far one target is.
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     dispatched: Option<EndLsn>,
     durable: Option<DurableLsn>,
+    /// The last commit it was given; `None`: none yet, so there is nothing to recognise.
+    last: Option<CommitLsn>,
     /// Whether it has recognised its history in the session at hand.
     recognised: bool,
 }
@@ -56,6 +68,11 @@ impl Ledger {
         self.targets[target.0].dispatched = Some(end);
     }
 
+    /// The target was given this commit.
+    pub fn given(&mut self, target: TargetId, commit: CommitLsn) {
+        self.targets[target.0].last = Some(commit);
+    }
+
     /// The target has stored progress up to here. Stored progress never goes back; a lower one is a mistake of the
     /// program, and ignored, since the higher one may have been confirmed.
     pub fn durable(&mut self, target: TargetId, durable: DurableLsn) {
@@ -64,11 +81,12 @@ impl Ledger {
         *stored = (*stored).max(Some(durable));
     }
 
-    /// A target that comes (back) has stored progress up to here, as was just read from it. Lower than before when the
+    /// A target that comes (back) has stored progress up to here, and applied this commit last, as was just read from
+    /// it. Lower than before when the
     /// target was restored from a backup; whoever lets it come back has made sure that nothing above was confirmed.
-    pub fn stands_at(&mut self, target: TargetId, durable: DurableLsn) {
+    pub fn stands_at(&mut self, target: TargetId, durable: DurableLsn, last: Option<CommitLsn>) {
         let entry = &mut self.targets[target.0];
-        (entry.dispatched, entry.durable) = (Some(durable.end_lsn()), Some(durable));
+        (entry.dispatched, entry.durable, entry.last) = (Some(durable.end_lsn()), Some(durable), last);
     }
 
     /// A session begins: whether it brings what the targets have followed is not known yet.
@@ -81,13 +99,11 @@ impl Ledger {
         self.targets[target.0].recognised = true;
     }
 
-    /// What the source may forget: the lowest stored progress. `None` while any is unknown or doubtful, or without
-    /// targets.
+    /// What the source may forget: the lowest stored progress; of a doubtful target no more than what precedes its last
+    /// commit. `None` while any is unknown, or without targets.
     pub fn confirmed(&self) -> Option<ConfirmedFlush> {
         // `None` is less than every position, so one unknown makes the whole unknown.
-        let known = self.targets.iter().map(|target| target.durable.filter(|_| target.recognised));
-        let lowest = known.min().flatten()?;
-        Some(ConfirmedFlush::new(lowest.end_lsn().lsn()))
+        self.targets.iter().map(Entry::bound).min().flatten().map(ConfirmedFlush::new)
     }
 
     /// How far the source has been received.
@@ -109,6 +125,10 @@ mod tests {
 
     fn durable(bytes: u64) -> DurableLsn {
         DurableLsn::new(Lsn::new(bytes))
+    }
+
+    fn commit(bytes: u64) -> CommitLsn {
+        CommitLsn::new(Lsn::new(bytes))
     }
 
     fn end(bytes: u64) -> EndLsn {
@@ -141,17 +161,32 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_confirmed_for_a_target_that_has_not_recognised_its_history() {
-        let mut ledger = known(2);
-        ledger.durable(TargetId(0), durable(500));
-        ledger.durable(TargetId(1), durable(300));
-        assert_eq!(ledger.confirmed(), Some(ConfirmedFlush::new(Lsn::new(300))));
+    fn a_doubtful_target_lets_nothing_be_confirmed_beyond_its_last_commit() {
+        let mut ledger = Ledger::new(2);
+        let (ahead, behind) = (TargetId(0), TargetId(1));
+        ledger.stands_at(ahead, durable(500), Some(commit(450)));
+        ledger.stands_at(behind, durable(300), Some(commit(290)));
+        let confirmed = |ledger: &Ledger| ledger.confirmed().map(|flush| flush.lsn().as_u64());
+        assert_eq!(confirmed(&ledger), Some(290));
+        ledger.recognised(behind);
+        assert_eq!(confirmed(&ledger), Some(300));
+        ledger.durable(behind, durable(600));
+        assert_eq!(confirmed(&ledger), Some(450), "the other may have followed another history");
+        ledger.recognised(ahead);
+        assert_eq!(confirmed(&ledger), Some(500));
         ledger.session_begins();
-        ledger.recognised(TargetId(0));
-        ledger.durable(TargetId(0), durable(600));
-        assert_eq!(ledger.confirmed(), None, "the other may have followed another history");
-        ledger.recognised(TargetId(1));
+        assert_eq!(confirmed(&ledger), Some(290));
+    }
+
+    #[test]
+    fn a_target_that_was_given_nothing_has_nothing_to_recognise() {
+        let mut ledger = Ledger::new(1);
+        ledger.stands_at(TargetId(0), durable(300), None);
         assert_eq!(ledger.confirmed(), Some(ConfirmedFlush::new(Lsn::new(300))));
+        ledger.given(TargetId(0), commit(350));
+        ledger.durable(TargetId(0), durable(360));
+        ledger.session_begins();
+        assert_eq!(ledger.confirmed(), Some(ConfirmedFlush::new(Lsn::new(350))));
     }
 
     #[test]
@@ -170,7 +205,7 @@ mod tests {
             events in prop::collection::vec((0usize..5, 0u8..6, 1u64..100), 0..200),
         ) {
             let mut ledger = known(targets);
-            let mut doubtful = vec![false; targets];
+            let (mut doubtful, mut last) = (vec![false; targets], vec![0; targets]);
             let mut stored: Vec<Option<u64>> = vec![None; targets];
             let mut before = None;
             for (target, event, step) in events {
@@ -183,8 +218,10 @@ mod tests {
                         ledger.dispatched(id, end(last + step));
                     }
                     2 => {
-                        stored[target] = Some(stored[target].unwrap_or(0) + step);
-                        ledger.durable(id, durable(stored[target].unwrap()));
+                        let end = stored[target].unwrap_or(0) + 2 * step;
+                        (stored[target], last[target]) = (Some(end), end - step);
+                        ledger.given(id, commit(end - step));
+                        ledger.durable(id, durable(end));
                     }
                     3 => ledger.rewind(id, end(step)),
                     4 => {
@@ -197,10 +234,11 @@ mod tests {
                     }
                 }
                 let confirmed = ledger.confirmed();
-                let lowest = stored.iter().copied().min().flatten().filter(|_| !doubtful.contains(&true));
+                let bound = |target: usize| stored[target].map(|end| if doubtful[target] { last[target] } else { end });
+                let lowest = (0..targets).map(bound).min().flatten();
                 prop_assert_eq!(confirmed.map(|flush| flush.lsn().as_u64()), lowest);
-                prop_assert!(confirmed.is_none() || confirmed >= before);
-                before = confirmed.or(before);
+                prop_assert!(event == 4 || confirmed >= before, "only a new session begins lower");
+                before = confirmed;
             }
         }
     }

@@ -9,7 +9,8 @@ use tracing::{error, info, warn};
 use super::lag::{Stream, Unread, Waiting, lag};
 use crate::apply::error::{ApplyError, ConflictKind};
 use crate::apply::observer::Observer;
-use crate::change::{Change, Part, PgTime, TargetId};
+use crate::apply::progress::LastCommit;
+use crate::change::{Change, Commit, Part, PgTime, TargetId};
 use crate::error::{Judged, Verdict, chain};
 use crate::feedback::Ledger;
 use crate::lsn::{ConfirmedFlush, DurableLsn, EndLsn, Lsn};
@@ -69,12 +70,12 @@ impl Board {
         }
     }
 
-    /// A replication session begins: every target has to recognise its history in it, and until then nothing is
-    /// confirmed, not even what was before.
+    /// A replication session begins: every target has to recognise its history in it. What was confirmed before is not
+    /// repeated to a server that may be another one.
     pub fn session_begins(&self) {
         let mut ledger = lock(&self.ledger);
         ledger.session_begins();
-        self.confirmed.send_replace(None);
+        self.confirmed.send_replace(ledger.confirmed());
         lock(&self.sessions).running = true;
     }
 
@@ -164,8 +165,8 @@ impl Board {
     }
 
     /// A target that comes (back) has stored progress up to here.
-    pub fn stands_at(&self, id: TargetId, position: DurableLsn) {
-        lock(&self.ledger).stands_at(id, position);
+    pub fn stands_at(&self, id: TargetId, position: DurableLsn, last: Option<LastCommit>) {
+        lock(&self.ledger).stands_at(id, position, last.map(|last| last.commit_lsn));
         self.report(id, position);
     }
 
@@ -180,10 +181,12 @@ impl Board {
         lock(&self.targets[id.0].waiting).detached(SystemTime::now());
     }
 
-    /// A target was sent the transaction that ends here.
-    pub fn dispatched(&self, id: TargetId, end: EndLsn, time: PgTime) {
-        lock(&self.targets[id.0].waiting).sent(end, time);
-        lock(&self.ledger).dispatched(id, end);
+    /// A target was sent the transaction of this commit.
+    pub fn dispatched(&self, id: TargetId, commit: &Commit) {
+        lock(&self.targets[id.0].waiting).sent(commit.end_lsn, commit.time);
+        let mut ledger = lock(&self.ledger);
+        ledger.dispatched(id, commit.end_lsn);
+        ledger.given(id, commit.commit_lsn);
     }
 
     /// A target's progress was sent on, without a transaction.

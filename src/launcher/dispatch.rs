@@ -11,8 +11,8 @@
 //! was given: it comes first, with the same record and time, or the WAL is another one, and the lane is refused before
 //! it is given anything. So it is if, between that commit and the position it was served up to, there is now something
 //! for it: there was nothing before. Only where the slot has been confirmed beyond that commit it need not come: that a
-//! slot was told so is part of the history. To keep it so, nothing is confirmed in a session before every target has
-//! recognised its commit ([`crate::feedback`]).
+//! slot was told so is part of the history. To keep it so, nothing is confirmed beyond a target's last commit in a
+//! session in which it has not recognised it ([`crate::feedback`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -262,7 +262,7 @@ impl Dispatcher {
                     lane.open = routed.commit.is_none();
                     if let Some(commit) = routed.commit {
                         (lane.dispatched, lane.last) = (commit.end_lsn, Some(LastCommit::from(&commit)));
-                        self.board.dispatched(lane.id, commit.end_lsn, commit.time);
+                        self.board.dispatched(lane.id, &commit);
                     }
                 }
                 Offer::Stopped => return Ok(()),

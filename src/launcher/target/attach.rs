@@ -44,7 +44,7 @@ impl TargetTask {
         let stored = self.read(&session.client).await?;
         // Before the slot is looked at: from now on nothing above is confirmed.
         if let Some(durable) = stored.durable() {
-            self.shared.board.stands_at(self.target().id, durable);
+            self.shared.board.stands_at(self.target().id, durable, stored.last);
         }
         self.check(&session.client, &source, &stored).await?;
         let publication = self.published(&source).await?;
@@ -54,7 +54,7 @@ impl TargetTask {
         session.remember(copied.keys()).await?;
         let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
         if let Some(durable) = stored.durable() {
-            self.shared.board.stands_at(self.target().id, durable);
+            self.shared.board.stands_at(self.target().id, durable, stored.last);
         }
         Ok(Attached { session, stored: end, last: stored.last, copied })
     }
@@ -182,7 +182,7 @@ impl TargetTask {
         let setup = &shared.setup;
         if stored.end_lsn.is_none() {
             let durable = progress::position(&session.client, &shared.facts.stream(setup), snapshot.lsn).await?;
-            shared.board.stands_at(id, durable);
+            shared.board.stands_at(id, durable, None);
         }
         for table in &scope.tables {
             shared.board.table(id, &table.name, TableState::Pending, Some(0), None);
