@@ -14,6 +14,9 @@ use crate::sql::Sql;
 /// How long a daemon that was disconnected may take to be gone.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// The server knows of the end of a daemon or command a moment after it: so long its session may linger.
+const LINGERING: Duration = Duration::from_secs(1);
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,7 +39,7 @@ pub async fn own_slot(setup: &Setup, source: &Client) -> Result<Option<Slot>, Co
 /// # Errors
 /// As [`own_slot`]; or somebody uses the stream, and who that is.
 pub async fn take(setup: &Setup, source: &Client, force: bool) -> Result<StreamLock, CommandError> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + if force { PATIENCE } else { LINGERING };
     let mut lock = None;
     loop {
         let slot = own_slot(setup, source).await?;
@@ -51,10 +54,10 @@ pub async fn take(setup: &Setup, source: &Client, force: bool) -> Result<StreamL
         match (lock, user) {
             (Some(lock), None) => return Ok(lock),
             (taken, user) => {
-                if !force || Instant::now() >= deadline {
+                if Instant::now() >= deadline {
                     return Err(in_use(setup, source, user).await?);
                 }
-                if let Some(pid) = user {
+                if let Some(pid) = user.filter(|_| force) {
                     disconnect(source, pid).await?;
                 }
                 lock = taken;
