@@ -182,7 +182,7 @@ impl Pipeline {
             });
         }
         let from = StartOptions { start: Some(start), hold_confirmation: true, ..options.start.clone() };
-        let receiver = WalReceiver::start(conn, &from, self.board.confirmed()).await?;
+        let receiver = WalReceiver::start(conn, &from, self.board.confirmed()).await.map_err(slot_gone)?;
         let confirmed = self.check_slot(served).await?;
         Ok((receiver, confirmed))
     }
@@ -235,6 +235,19 @@ impl Pipeline {
                 }
             }
         }
+    }
+}
+
+/// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock then:
+/// whoever becomes the active one finds out.
+fn slot_gone(error: SourceError) -> LaunchError {
+    match error {
+        SourceError::SlotMissing { slot } => LaunchError::SourceChanged {
+            what: "its replication slot",
+            before: format!("\"{slot}\""),
+            now: "gone".to_owned(),
+        },
+        error => error.into(),
     }
 }
 

@@ -100,3 +100,29 @@ async fn a_reset_that_fails_on_its_way_says_how_far_it_came() {
     let again = json(&daemon.run(&["slot", "reset", "--yes", "--json"]).await);
     assert_eq!(again["done"].as_array().unwrap().len(), 1, "{again}");
 }
+
+#[tokio::test]
+async fn a_slot_that_is_gone_while_a_reset_is_under_way_is_made_anew_by_the_running_daemon() {
+    let pair = Pair::start().await;
+    let mut daemon = pair.daemon();
+    daemon.start();
+    daemon.wait_ready(seconds(60)).await;
+    pair.equal().await;
+    // What `slot reset --force` does before it creates the slot; the daemon may connect at every moment of it.
+    pair.target(
+        "UPDATE walferry.table_state SET state = 'copying', copier = '';
+         UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL",
+    )
+    .await;
+    let source = pair.cluster.connect(&pair.source.name).await;
+    let drop = async || {
+        let end = "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE active";
+        source.batch_execute(end).await.unwrap();
+        source.batch_execute("SELECT pg_drop_replication_slot('walferry')").await.ok()
+    };
+    wait_for("the slot to be dropped", seconds(10), drop).await;
+    pair.source("INSERT INTO items VALUES (1000, 'after the slot')").await;
+    pair.equal().await;
+    assert_eq!(pair.slots().await, 1);
+    assert!(daemon.terminate(seconds(60)).await.success());
+}
