@@ -11,6 +11,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::bulk::BulkMode;
+use super::bulk::bench::Bench;
 use super::conflict::CASCADES;
 use super::error::{ApplyError, ConflictKind};
 use super::flight::{Flight, Step, Values};
@@ -45,6 +47,8 @@ pub struct AppliedTo {
     pub stream: Stream,
     /// What to do about conflicts.
     pub policy: ConflictPolicy,
+    /// When changes are applied in bulk.
+    pub bulk: BulkMode,
     /// The tables that have been copied: others must be copied before their changes can be applied.
     pub copied: Arc<HashSet<TableName>>,
     /// Who is told.
@@ -56,6 +60,8 @@ pub struct Applier {
     pub(super) session: Session,
     pub(super) stream: Stream,
     pub(super) policy: ConflictPolicy,
+    pub(super) bulk: BulkMode,
+    pub(super) bench: Bench,
     pub(super) copied: Arc<HashSet<TableName>>,
     pub(super) observer: Arc<dyn Observer>,
     /// Where the progress row stands.
@@ -81,19 +87,21 @@ pub(super) struct Met {
 
 const BEGIN: Sql = Sql::new("BEGIN");
 const COMMIT: Sql = Sql::new("COMMIT");
-const SAVEPOINT: Sql = Sql::new("SAVEPOINT walferry_piece");
-const RELEASE: Sql = Sql::new("RELEASE SAVEPOINT walferry_piece");
-const ROLLBACK_TO: Sql = Sql::new("ROLLBACK TO SAVEPOINT walferry_piece");
+pub(super) const SAVEPOINT: Sql = Sql::new("SAVEPOINT walferry_piece");
+pub(super) const RELEASE: Sql = Sql::new("RELEASE SAVEPOINT walferry_piece");
+pub(super) const ROLLBACK_TO: Sql = Sql::new("ROLLBACK TO SAVEPOINT walferry_piece");
 
 impl Applier {
     /// An applier for an open session whose target has stored progress up to `stored`.
     pub fn new(session: Session, options: AppliedTo, stored: EndLsn) -> Self {
-        let AppliedTo { stream, policy, copied, observer } = options;
+        let AppliedTo { stream, policy, bulk, copied, observer } = options;
         let begun = Instant::now();
         Self {
             session,
             stream,
             policy,
+            bulk,
+            bench: Bench::default(),
             copied,
             observer,
             stored,
@@ -120,6 +128,11 @@ impl Applier {
             return if parts.len() > 1 { self.one_by_one(batch, &parts).await } else { Err(error) };
         }
         self.begun = Instant::now();
+        if self.planned_batch(batch, &parts).await? {
+            return Ok(());
+        }
+        // What was refused may have been mended meanwhile.
+        self.resolve(&parts).await?;
         let mut flight = Flight::new(&mut self.session);
         begin(&mut flight, &self.stream, self.stored)?;
         let changes = parts.iter().flat_map(|part| part.changes.iter().map(|change| (change, position(part))));
@@ -139,7 +152,9 @@ impl Applier {
 
     async fn one_by_one(&mut self, batch: &Batch, parts: &[Arc<Part>]) -> Result<(), ApplyError> {
         for part in parts {
-            self.piece(part).await?;
+            let result = self.exact_piece(part).await;
+            self.roll_back_if(&result).await?;
+            result?;
         }
         if self.stored < batch.end { self.advance(batch.end, batch.commit, &[], &[]).await } else { Ok(()) }
     }
@@ -150,21 +165,31 @@ impl Applier {
     /// What the target refuses, even change by change. The transaction is then rolled back.
     pub async fn piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
         let result = self.try_piece(part).await;
-        if result.is_err() && self.session.is_open() {
-            self.rollback().await?;
-        }
+        self.roll_back_if(&result).await?;
         result
+    }
+
+    async fn roll_back_if(&mut self, result: &Result<(), ApplyError>) -> Result<(), PgError> {
+        if result.is_err() && self.session.is_open() { self.rollback().await } else { Ok(()) }
     }
 
     async fn try_piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
         self.session.tidy().await?;
-        let parts = std::slice::from_ref(part);
-        self.resolve(parts).await?;
+        self.resolve(std::slice::from_ref(part)).await?;
         if part.index == 0 {
             self.begun = Instant::now();
         }
+        if self.planned_piece(part).await? { self.end_piece(part, &[]).await } else { self.exact_piece(part).await }
+    }
+
+    async fn exact_piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
+        self.session.tidy().await?;
+        self.resolve(std::slice::from_ref(part)).await?;
+        if !self.open {
+            self.begun = Instant::now();
+        }
         let mut flight = Flight::new(&mut self.session);
-        if part.index == 0 {
+        if !self.open {
             begin(&mut flight, &self.stream, self.stored)?;
         }
         flight.control(&SAVEPOINT, Step::Control)?;
@@ -181,12 +206,18 @@ impl Applier {
             self.session.forget().await?;
             missing = self.stepwise(part).await?;
         }
+        self.end_piece(part, &missing).await
+    }
+
+    /// The piece is applied: commits, if it is the last one.
+    async fn end_piece(&mut self, part: &Arc<Part>, missing: &[usize]) -> Result<(), ApplyError> {
+        let parts = std::slice::from_ref(part);
         match part.commit {
-            Some(commit) => self.advance(commit.end_lsn, Some(commit), parts, &missing).await,
+            Some(commit) => self.advance(commit.end_lsn, Some(commit), parts, missing).await,
             None => {
                 self.observer.applied(parts);
                 self.report_mended();
-                self.report_missing(parts, &missing);
+                self.report_missing(parts, missing);
                 Ok(())
             }
         }
@@ -247,7 +278,7 @@ impl Applier {
     }
 
     /// Whether a refusal may be met in smaller steps; the error if not, as when it is of the progress row.
-    fn give_up_on(&self, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
+    pub(super) fn give_up_on(&self, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
         if step == Step::Progress && error.code == GUARD {
             return Err(ApplyError::Fenced { stream: self.stream.name.clone(), expected: self.stored });
         }
@@ -255,7 +286,7 @@ impl Applier {
         if step == Step::Progress || error.verdict() == Verdict::Retry { Err(error.into()) } else { Ok(()) }
     }
 
-    fn committed(&mut self, end: EndLsn, commit: Option<Commit>, parts: &[Arc<Part>], missing: &[usize]) {
+    pub(super) fn committed(&mut self, end: EndLsn, commit: Option<Commit>, parts: &[Arc<Part>], missing: &[usize]) {
         self.stored = end;
         self.open = false;
         self.observer.applied(parts);
@@ -274,7 +305,7 @@ impl Applier {
 
     /// Reports the changes that touched no row: DELETEs that found none (where a foreign key of the table cascades and
     /// fires, that is normal), and INSERTs that the target left out.
-    fn report_missing(&self, parts: &[Arc<Part>], missing: &[usize]) {
+    pub(super) fn report_missing(&self, parts: &[Arc<Part>], missing: &[usize]) {
         if missing.is_empty() {
             return;
         }
@@ -300,7 +331,7 @@ impl Applier {
 }
 
 /// Adds the beginning of a target transaction, which goes on only if the progress row is where it was left.
-fn begin(flight: &mut Flight<'_>, stream: &Stream, stored: EndLsn) -> Result<(), PgError> {
+pub(super) fn begin(flight: &mut Flight<'_>, stream: &Stream, stored: EndLsn) -> Result<(), PgError> {
     flight.control(&BEGIN, Step::Control)?;
     let params = progress::hold_params(stream, stored);
     flight.with(&progress::HOLD, &progress::HOLD_TYPES, &mut params.into_iter(), Step::Progress)?;
@@ -308,7 +339,7 @@ fn begin(flight: &mut Flight<'_>, stream: &Stream, stored: EndLsn) -> Result<(),
 }
 
 /// Adds the end of a target transaction: the progress row, and COMMIT.
-fn finish(flight: &mut Flight<'_>, stream: &Stream, from: EndLsn, batch: &Batch) -> Result<(), PgError> {
+pub(super) fn finish(flight: &mut Flight<'_>, stream: &Stream, from: EndLsn, batch: &Batch) -> Result<(), PgError> {
     let params = progress::advance_params(stream, from, batch.end, batch.commit.as_ref());
     flight.with(&progress::ADVANCE, &progress::ADVANCE_TYPES, &mut params.into_iter(), Step::Progress)?;
     flight.control(&COMMIT, Step::Commit)

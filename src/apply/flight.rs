@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use postgres_protocol::message::frontend;
 
 use super::session::{self, Session};
@@ -25,6 +26,8 @@ pub enum Step {
     Change(usize),
     /// As [`Step::Change`], an INSERT or DELETE that is reported when it touches no row.
     Counted(usize),
+    /// The n-th group of a plan, whose rows are counted.
+    Group(usize),
     /// Moves the progress row.
     Progress,
     /// COMMIT.
@@ -38,6 +41,8 @@ pub struct Landed {
     pub failed: Option<(Step, Box<ServerError>)>,
     /// Changes that touched no row: DELETEs that found none, INSERTs that a trigger or rule left out.
     pub missing: Vec<usize>,
+    /// How many rows each group touched.
+    pub groups: Vec<u64>,
     /// Rows of the last step that counted any (INSERT, UPDATE, DELETE).
     pub rows: u64,
 }
@@ -153,6 +158,40 @@ impl<'a> Flight<'a> {
         Ok(())
     }
 
+    /// Adds a statement for many rows: `array` gives each parameter.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn many(
+        &mut self,
+        table: &TargetTable,
+        shape: Shape,
+        step: Step,
+        array: impl Fn(Value) -> Result<Bytes, PgError>,
+    ) -> Result<(), PgError> {
+        let prepared = self.session.prepare(table, shape)?;
+        let arrays: Vec<Param> =
+            prepared.values.iter().map(|value| Ok(Param::Binary(array(*value)?))).collect::<Result<_, PgError>>()?;
+        self.session.wire.writer.bind_execute(&prepared.name, &mut arrays.into_iter())?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Adds `COPY … FROM STDIN` with its data. The server takes data that comes right after Execute (it reads on when
+    /// it is in copy mode), and passes over it when an earlier step has failed (documentation: "COPY Operations").
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn copy(&mut self, sql: &Sql, data: Vec<Bytes>, step: Step) -> Result<(), PgError> {
+        session::parse(&mut self.session.wire, "", sql, &[])?;
+        let writer = &mut self.session.wire.writer;
+        writer.bind_execute("", &mut std::iter::empty())?;
+        data.into_iter().try_for_each(|stretch| writer.copy_data(stretch))?;
+        frontend::copy_done(writer.buffer());
+        self.steps.push(step);
+        Ok(())
+    }
+
     /// Sends the flight and waits for every answer.
     ///
     /// # Errors
@@ -162,7 +201,7 @@ impl<'a> Flight<'a> {
         let steps = std::mem::take(&mut self.steps);
         let session = &mut *self.session;
         frontend::sync(session.wire.writer.buffer());
-        let mut landed = Landed { failed: None, missing: Vec::new(), rows: 0 };
+        let mut landed = Landed { failed: None, missing: Vec::new(), groups: Vec::new(), rows: 0 };
         let mut done = 0;
         let flown = session
             .wire
@@ -171,8 +210,10 @@ impl<'a> Flight<'a> {
                     b'C' => {
                         let rows = rows(&frame.body);
                         landed.rows = rows.unwrap_or(landed.rows);
-                        if let (Some(Step::Counted(at)), Some(0)) = (steps.get(done), rows) {
-                            landed.missing.push(*at);
+                        match (steps.get(done), rows) {
+                            (Some(Step::Counted(at)), Some(0)) => landed.missing.push(*at),
+                            (Some(Step::Group(_)), _) => landed.groups.push(frame.rows().unwrap_or(0)),
+                            _ => {}
                         }
                         done += 1;
                     }

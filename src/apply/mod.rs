@@ -33,11 +33,13 @@
 //!   raises an error before any row is met.
 //! * Positions between are stored only at ends of source transactions: a source transaction never spans two commits.
 
+pub mod bulk;
 pub mod conflict;
 pub mod error;
 pub mod exact;
 pub mod flight;
 pub mod observer;
+pub mod plan;
 pub mod progress;
 pub mod queue;
 pub mod session;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use postgres_protocol::message::frontend;
 
+use super::bulk::traits::{self, Manner};
 use super::error::ApplyError;
 use super::statement::{self, Shape, Statement, Value};
 use super::table::{Difference, TargetTable};
@@ -49,6 +50,8 @@ pub struct Session {
     tables: HashMap<RelationId, Vec<Matched>>,
     /// What the tables were on the server when they were last seen: one that is renamed is told from one that is gone.
     oids: HashMap<TableName, u32>,
+    /// The target's foreign keys, where they are checked, as last seen.
+    foreign_keys: Option<Vec<(u32, u32)>>,
     prepared: usize,
     /// Counts up for ever: a statement's name is never used twice in a session.
     names: u64,
@@ -58,6 +61,7 @@ struct Matched {
     /// As last announced: the same as the table's own, and quicker to compare.
     announced: Arc<Relation>,
     table: Arc<TargetTable>,
+    manner: Manner,
     statements: HashMap<Shape, Prepared>,
 }
 
@@ -85,10 +89,12 @@ impl Session {
         let mut wire = WireConnection::connect(&options.connect, &options.application_name, Purpose::Ordinary).await?;
         let client = Client::connect(&options.connect, &options.application_name).await?;
         let millis = |limit: Option<Duration>| Sql::number(limit.map_or(0, |limit| limit.as_millis() as i64));
-        // Every statement finds its row by one index: plan it once, and never by reading the whole table because the
-        // table happened to be empty when it was planned.
+        // Every statement finds its rows by one index: plan it once, and never by reading the whole table because the
+        // table happened to be empty when it was planned, or more rows were expected. (What is turned off is chosen
+        // where there is no other way, at a cost that would have it compiled.)
         let settings = Sql::format(
-            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET lock_timeout = {}; \
+            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+             SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off; SET lock_timeout = {}; \
              SET statement_timeout = {}",
             &[&millis(options.lock_timeout), &millis(options.statement_timeout)],
         );
@@ -101,6 +107,7 @@ impl Session {
             broken: false,
             tables: HashMap::new(),
             oids: HashMap::new(),
+            foreign_keys: None,
             prepared: 0,
             names: 0,
         })
@@ -131,16 +138,32 @@ impl Session {
             return Ok(Arc::clone(&known.table));
         }
         let table = Arc::new(self.match_table(relation, lsn).await?);
-        let matched =
-            Matched { announced: Arc::clone(relation), table: Arc::clone(&table), statements: HashMap::new() };
+        let manner = self.find_manner(&table).await?;
+        let announced = Arc::clone(relation);
+        let matched = Matched { announced, table: Arc::clone(&table), manner, statements: HashMap::new() };
         self.tables.entry(relation.id).or_default().push(matched);
         Ok(table)
     }
 
     /// The target's side of this version of a relation, if it has been matched: the rows of a version have its columns.
     pub fn known(&self, relation: &Arc<Relation>) -> Option<&Arc<TargetTable>> {
-        let versions = self.tables.get(&relation.id)?;
-        versions.iter().rev().find(|matched| matched.is_of(relation)).map(|matched| &matched.table)
+        self.matched(relation).map(|matched| &matched.table)
+    }
+
+    /// How its changes are applied.
+    pub fn manner(&self, relation: &Arc<Relation>) -> Option<&Manner> {
+        self.matched(relation).map(|matched| &matched.manner)
+    }
+
+    fn matched(&self, relation: &Arc<Relation>) -> Option<&Matched> {
+        self.tables.get(&relation.id)?.iter().rev().find(|matched| matched.is_of(relation))
+    }
+
+    async fn find_manner(&mut self, table: &TargetTable) -> Result<Manner, PgError> {
+        if !self.replica_role && self.foreign_keys.is_none() {
+            self.foreign_keys = Some(catalog::foreign_keys(&self.client).await?);
+        }
+        Ok(traits::manner(table, self.replica_role, self.foreign_keys.as_deref().unwrap_or_default()))
     }
 
     async fn match_table(&mut self, relation: &Arc<Relation>, lsn: Lsn) -> Result<TargetTable, ApplyError> {
@@ -211,6 +234,7 @@ impl Session {
     /// As [`WireConnection::query`].
     pub async fn forget(&mut self) -> Result<(), PgError> {
         self.tables.clear();
+        self.foreign_keys = None;
         self.forget_statements().await
     }
 

@@ -17,6 +17,8 @@ pub struct TargetTable {
     pub relation: Arc<Relation>,
     /// As the target has it.
     pub info: TableInfo,
+    /// For each column of the source's rows, its place in the target's columns.
+    targets: Vec<usize>,
     /// The columns that are written.
     pub written: Vec<Written>,
     /// The conditions that find a row; all of them together.
@@ -38,8 +40,6 @@ pub struct Written {
     pub index: usize,
     /// Its name, quoted.
     pub ident: Sql,
-    /// The target's type: parameters are sent as this type's text or binary form.
-    pub type_oid: u32,
     /// GENERATED ALWAYS AS IDENTITY.
     pub identity_always: bool,
 }
@@ -51,8 +51,6 @@ pub struct Term {
     pub index: usize,
     /// Its name, quoted.
     pub ident: Sql,
-    /// The target's type.
-    pub type_oid: u32,
     /// How to compare.
     pub test: Test,
 }
@@ -87,24 +85,21 @@ impl TargetTable {
     /// # Errors
     /// The [`Difference`] that makes it impossible.
     pub fn new(relation: Arc<Relation>, info: TableInfo) -> Result<Self, Difference> {
-        let missing: Vec<usize> =
-            (0..relation.columns.len()).filter(|&index| info.column(&relation.columns[index].name).is_none()).collect();
+        let place = |name: &str| info.columns.iter().position(|column| column.name == name);
+        let found: Vec<Option<usize>> = relation.columns.iter().map(|column| place(&column.name)).collect();
+        let missing: Vec<usize> = (0..found.len()).filter(|&index| found[index].is_none()).collect();
         if !missing.is_empty() {
             return Err(Difference::MissingColumns(missing));
         }
-        let matched: Vec<(usize, &ColumnInfo)> = relation
-            .columns
-            .iter()
-            .enumerate()
-            .filter_map(|(index, column)| Some((index, info.column(&column.name)?)))
-            .collect();
+        let targets: Vec<usize> = found.into_iter().flatten().collect();
+        let matched: Vec<(usize, &ColumnInfo)> =
+            targets.iter().enumerate().map(|(index, target)| (index, &info.columns[*target])).collect();
         let written = matched
             .iter()
             .filter(|(_, column)| !column.generated)
             .map(|&(index, column)| Written {
                 index,
                 ident: Sql::ident(&column.name),
-                type_oid: column.type_oid,
                 identity_always: column.identity_always,
             })
             .collect();
@@ -119,7 +114,8 @@ impl TargetTable {
             .position(|(index, columns)| index.not_null && columns.iter().all(|(at, _)| relation.columns[*at].is_key));
         let uniques: Vec<Vec<(usize, Sql)>> = indexes.into_iter().map(|(_, columns)| columns).collect();
         let locator = locator(&relation, &matched, key.map(|key| uniques[key].as_slice()));
-        Ok(Self { written, locator, locates_one: key.is_some(), untouched: false, uniques, key, relation, info })
+        let locates_one = key.is_some();
+        Ok(Self { targets, written, locator, locates_one, untouched: false, uniques, key, relation, info })
     }
 
     /// Whether rows are found by a key and by more than that: a row that differs from the source's in another column is
@@ -128,10 +124,31 @@ impl TargetTable {
         self.key.is_some() && self.locator.iter().any(|term| !matches!(term.test, Test::Equal(_)))
     }
 
+    /// The target's column for a column of the source's rows.
+    pub fn column(&self, index: usize) -> &ColumnInfo {
+        &self.info.columns[self.targets[index]]
+    }
+
+    /// Whether a column of the source's rows belongs to the key.
+    pub fn is_key(&self, index: usize) -> bool {
+        self.key.is_some_and(|key| self.uniques[key].iter().any(|(at, _)| *at == index))
+    }
+
+    /// Whether the target has columns that the source does not send and that are not generated.
+    pub fn has_own_columns(&self) -> bool {
+        let sent = |at: &usize| self.targets.contains(at);
+        (0..self.info.columns.len()).any(|at| !sent(&at) && !self.info.columns[at].generated)
+    }
+
     /// The same table, whose rows are found by their key alone. A row of this key that the transaction itself has
     /// written is another: it has taken the key over, as in a swap.
     pub fn by_key(&self) -> Self {
-        let mut table = Self { untouched: true, ..self.clone() };
+        Self { untouched: true, ..self.by_key_alone() }
+    }
+
+    /// The same table, whose rows are found by their key alone.
+    pub fn by_key_alone(&self) -> Self {
+        let mut table = self.clone();
         table.locator.retain(|term| matches!(term.test, Test::Equal(_)));
         table
     }
@@ -172,7 +189,7 @@ fn locator(relation: &Relation, matched: &[(usize, &ColumnInfo)], key: Option<&[
             }
             None => Test::SameText,
         };
-        Some(Term { index, ident: Sql::ident(&column.name), type_oid: column.type_oid, test })
+        Some(Term { index, ident: Sql::ident(&column.name), test })
     };
     // Index conditions first: cheap ones before costly ones.
     let (mut first, rest): (Vec<Term>, Vec<Term>) =
@@ -203,6 +220,9 @@ mod tests {
             type_oid: 23,
             base_type_oid: if *name == "j" { 114 } else { 23 },
             enum_below: None,
+            type_name: Sql::new("pg_catalog.int4"),
+            base_type_name: Sql::new("pg_catalog.int4"),
+            read_from_text: true,
             generated: *name == "g",
             identity_always: false,
             loose_collation: false,
@@ -223,6 +243,8 @@ mod tests {
             cascaded: false,
             rekeyed: false,
             referenced: false,
+            fires: false,
+            fires_as_replica: false,
         }
     }
 

@@ -67,6 +67,7 @@ pub(super) struct Apply {
     pub batch_bytes: Text,
     pub queue_bytes: Text,
     pub conflicts: Text,
+    pub bulk: Text,
     pub retry_max_interval: Text,
     pub halted_retry_interval: Text,
     pub drain_timeout: Text,

@@ -122,6 +122,8 @@ pub struct Apply {
     pub queue_bytes: u64,
     /// What to do when a row is not as the change expects it.
     pub conflicts: ConflictPolicy,
+    /// When many changes are written by one statement.
+    pub bulk: Bulk,
     /// Upper bound of the wait between attempts after a passing error.
     #[serde(serialize_with = "render::duration")]
     pub retry_max_interval: Duration,
@@ -150,6 +152,18 @@ pub enum ConflictPolicy {
     SourceWins,
     /// Halt the target.
     Stop,
+}
+
+/// When many changes are written by one statement.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bulk {
+    /// Where there are enough of them.
+    Auto,
+    /// Wherever it is possible.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// `[http]`

@@ -12,7 +12,7 @@ use super::file::{self, DEFAULTS, Text};
 use super::interpolate::Environment;
 use super::problem::Problem;
 use super::reader::Reader;
-use super::{Apply, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, Source, Target};
+use super::{Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, Source, Target};
 
 /// `NAMEDATALEN - 1`: PostgreSQL cuts longer names.
 const NAME_BYTES: usize = 63;
@@ -146,6 +146,7 @@ fn copy(reader: &mut Reader<'_>, written: &file::File) -> Option<Copy> {
 
 fn apply(reader: &mut Reader<'_>, written: &file::File) -> Option<Apply> {
     let conflicts: Option<ConflictPolicy> = read!(reader, written, apply.conflicts, choice);
+    let bulk: Option<Bulk> = read!(reader, written, apply.bulk, choice);
     Some(Apply {
         batch_bytes: read!(reader, written, apply.batch_bytes, size, AMOUNT),
         queue_bytes: read!(reader, written, apply.queue_bytes, size, AMOUNT),
@@ -156,6 +157,7 @@ fn apply(reader: &mut Reader<'_>, written: &file::File) -> Option<Apply> {
         statement_timeout: read!(reader, written, apply.statement_timeout, optional_duration, TIMEOUT),
         lock_timeout: read!(reader, written, apply.lock_timeout, optional_duration, TIMEOUT),
         conflicts: conflicts?,
+        bulk: bulk?,
     })
 }
 

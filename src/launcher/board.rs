@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::lag::{Stream, Unread, Waiting, lag};
 use crate::apply::error::{ApplyError, ConflictKind};
@@ -373,6 +373,17 @@ impl Observer for TargetBoard {
         self.board.health.target(&target.name, |status| {
             *status.conflicts.entry(kind.name().to_owned()).or_default() += 1;
         });
+    }
+
+    fn in_bulk(&self, changes: u64) {
+        self.board.targets[self.id.0].metrics.bulk_changes.increment(changes);
+    }
+
+    fn fell_back(&self, table: Option<&TableName>, code: Option<&str>) {
+        let target = &self.board.targets[self.id.0];
+        target.metrics.bulk_fallbacks.increment(1);
+        let table = table.map(tracing::field::display);
+        debug!(target = target.name, table, code, "not as planned: applied change by change");
     }
 
     fn running(&self) {

@@ -238,8 +238,8 @@ impl Pipeline {
     }
 }
 
-/// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock then:
-/// whoever becomes the active one finds out.
+/// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock
+/// then: whoever becomes the active one finds out.
 fn slot_gone(error: SourceError) -> LaunchError {
     match error {
         SourceError::SlotMissing { slot } => LaunchError::SourceChanged {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::error::LaunchError;
+use crate::apply::bulk::BulkMode;
 use crate::apply::exact::ConflictPolicy;
 use crate::change::TargetId;
 use crate::config::{self, Config};
@@ -27,6 +28,8 @@ pub struct Setup {
     pub copy: CopySettings,
     /// What to do about conflicts.
     pub conflicts: ConflictPolicy,
+    /// When changes are applied in bulk.
+    pub bulk: BulkMode,
     /// The rest of the configuration.
     pub config: Config,
 }
@@ -73,7 +76,12 @@ impl Setup {
             config::ConflictPolicy::SourceWins => ConflictPolicy::SourceWins,
             config::ConflictPolicy::Stop => ConflictPolicy::Stop,
         };
-        Ok(Self { stream: config.source.slot.clone(), source, tables, targets, copy, conflicts, config })
+        let bulk = match config.apply.bulk {
+            config::Bulk::Auto => BulkMode::Auto,
+            config::Bulk::Always => BulkMode::Always,
+            config::Bulk::Never => BulkMode::Never,
+        };
+        Ok(Self { stream: config.source.slot.clone(), source, tables, targets, copy, conflicts, bulk, config })
     }
 
     /// `application_name` of all connections.

@@ -197,6 +197,7 @@ impl TargetTask {
             to: AppliedTo {
                 stream: self.shared.facts.stream(&setup),
                 policy: setup.conflicts,
+                bulk: setup.bulk,
                 copied: Arc::new(names),
                 observer: Arc::clone(&self.observer) as Arc<dyn crate::apply::observer::Observer>,
             },

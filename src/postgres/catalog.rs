@@ -25,6 +25,11 @@ pub struct TableInfo {
     pub rekeyed: bool,
     /// Whether rows of other tables are removed or changed by their foreign keys when a row of this one goes.
     pub referenced: bool,
+    /// Whether triggers (other than those of constraints) or rules of the table, or of its partitions, fire in an
+    /// ordinary session.
+    pub fires: bool,
+    /// The same with `session_replication_role = replica`.
+    pub fires_as_replica: bool,
 }
 
 /// A column as it is on the server asked.
@@ -34,8 +39,14 @@ pub struct ColumnInfo {
     pub name: String,
     /// `pg_attribute.atttypid` on that server.
     pub type_oid: u32,
+    /// The type's name, quoted and qualified: without its modifier, also where SQL's own spelling has one (`bit`).
+    pub type_name: Sql,
     /// The type below any domains.
     pub base_type_oid: u32,
+    /// Its name, as above.
+    pub base_type_name: Sql,
+    /// Whether a cast from text goes by the type's input function (`pg_cast` has no function of its own for it).
+    pub read_from_text: bool,
     /// The enum below a domain, quoted: its operators do not take the domain (`enforce_generic_type_consistency` looks
     /// through domains over arrays and ranges only).
     pub enum_below: Option<Sql>,
@@ -76,8 +87,16 @@ const TABLE: Sql = Sql::new(
             EXISTS (SELECT FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'
                     AND f.confupdtype IN ('c', 'n', 'd')),
             EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f'
-                    AND f.confdeltype IN ('c', 'n', 'd'))
+                    AND f.confdeltype IN ('c', 'n', 'd')),
+            '{O,A}' && acts.modes, '{R,A}' && acts.modes
      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     CROSS JOIN LATERAL (
+         WITH whole(oid) AS (SELECT c.oid UNION SELECT relid::oid FROM pg_partition_tree(c.oid::regclass))
+         SELECT ARRAY(
+             SELECT t.tgenabled::text FROM pg_trigger t JOIN whole ON whole.oid = t.tgrelid WHERE NOT t.tgisinternal
+             UNION
+             SELECT r.ev_enabled::text FROM pg_rewrite r JOIN whole ON whole.oid = r.ev_class WHERE r.ev_type <> '1')
+     ) AS acts(modes)
      WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
 );
 
@@ -89,11 +108,16 @@ const COLUMNS: Sql = Sql::new(
      )
      SELECT a.attname::text, a.atttypid, b.typid, a.attgenerated <> '', a.attidentity = 'a',
             coalesce(NOT l.collisdeterministic, false),
-            CASE WHEN t.typtype = 'e' AND a.atttypid <> t.oid THEN n.nspname::text END, t.typname::text
+            t.typtype = 'e' AND a.atttypid <> t.oid, n.nspname::text, t.typname::text,
+            own_n.nspname::text, own.typname::text,
+            NOT EXISTS (SELECT FROM pg_cast k WHERE k.castsource = 'text'::regtype AND k.casttarget = t.oid
+                        AND k.castmethod = 'f')
      FROM pg_attribute a
      JOIN base b ON b.attnum = a.attnum
      JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
      JOIN pg_namespace n ON n.oid = t.typnamespace
+     JOIN pg_type own ON own.oid = a.atttypid
+     JOIN pg_namespace own_n ON own_n.oid = own.typnamespace
      LEFT JOIN pg_collation l ON l.oid = a.attcollation
      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
      ORDER BY a.attnum",
@@ -126,20 +150,7 @@ pub async fn table(client: &Client, name: &TableName) -> Result<Option<TableInfo
     let Some(found) = client.query_opt(&TABLE, &[&name.schema, &name.name]).await? else { return Ok(None) };
     let oid: u32 = found.get(0);
     let columns = client.query(&COLUMNS, &[&oid]).await?;
-    let columns = columns
-        .iter()
-        .map(|row| ColumnInfo {
-            name: row.get(0),
-            type_oid: row.get(1),
-            base_type_oid: row.get(2),
-            enum_below: row
-                .get::<_, Option<String>>(6)
-                .map(|schema| Sql::table(&TableName::new(schema, row.get::<_, String>(7)))),
-            generated: row.get(3),
-            identity_always: row.get(4),
-            loose_collation: row.get(5),
-        })
-        .collect();
+    let columns = columns.iter().map(column).collect();
     Ok(Some(TableInfo {
         name: name.clone(),
         oid,
@@ -149,7 +160,37 @@ pub async fn table(client: &Client, name: &TableName) -> Result<Option<TableInfo
         cascaded: found.get(2),
         rekeyed: found.get(3),
         referenced: found.get(4),
+        fires: found.get(5),
+        fires_as_replica: found.get(6),
     }))
+}
+
+/// A row of [`COLUMNS`].
+fn column(row: &tokio_postgres::Row) -> ColumnInfo {
+    let type_name = |at: usize| Sql::table(&TableName::new(row.get::<_, String>(at), row.get::<_, String>(at + 1)));
+    let base_type_name = type_name(7);
+    ColumnInfo {
+        name: row.get(0),
+        type_oid: row.get(1),
+        type_name: type_name(9),
+        base_type_oid: row.get(2),
+        enum_below: row.get::<_, bool>(6).then(|| base_type_name.clone()),
+        base_type_name,
+        read_from_text: row.get(11),
+        generated: row.get(3),
+        identity_always: row.get(4),
+        loose_collation: row.get(5),
+    }
+}
+
+/// The foreign keys of the database: the table that refers (partitions have entries of their own), and the one it
+/// refers to.
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn foreign_keys(client: &Client) -> Result<Vec<(u32, u32)>, PgError> {
+    let keys = Sql::new("SELECT conrelid, confrelid FROM pg_constraint WHERE contype = 'f'");
+    Ok(client.query(&keys, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
 async fn unique_indexes(client: &Client, table: u32) -> Result<Vec<UniqueIndex>, PgError> {

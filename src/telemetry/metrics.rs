@@ -85,6 +85,10 @@ metrics! {
     CONFLICTS: Counter "walferry_target_conflicts_total" None, ["target", "kind"],
         "Rows that were not as the change expects them: insert_exists, insert_ignored, update_exists, update_missing, \
          delete_missing";
+    BULK_CHANGES: Counter "walferry_target_bulk_changes_total" None, ["target"],
+        "Changes that were applied many at once";
+    BULK_FALLBACKS: Counter "walferry_target_bulk_fallbacks_total" None, ["target"],
+        "Times that changes which were to be applied many at once were applied one by one instead";
     RETRIES: Counter "walferry_target_retries_total" None, ["target"], "Attempts made after an error";
     QUEUE_BYTES: Gauge "walferry_target_queue_bytes" Some(Unit::Bytes), ["target"],
         "Memory of the changes that wait for the target";
@@ -191,6 +195,8 @@ impl Metrics {
                 delete_missing: self.counter(&CONFLICTS, &[name, "delete_missing"]),
                 insert_ignored: self.counter(&CONFLICTS, &[name, "insert_ignored"]),
             },
+            bulk_changes: self.counter(&BULK_CHANGES, &[name]),
+            bulk_fallbacks: self.counter(&BULK_FALLBACKS, &[name]),
             retries: self.counter(&RETRIES, &[name]),
             queue_bytes: self.gauge(&QUEUE_BYTES, &[name]),
             state,
@@ -284,6 +290,10 @@ pub struct TargetMetrics {
     pub commit_seconds: Histogram,
     /// Rows that were not as expected.
     pub conflicts: ConflictCounters,
+    /// Changes applied many at once.
+    pub bulk_changes: Counter,
+    /// Times that this did not go.
+    pub bulk_fallbacks: Counter,
     /// Attempts after an error.
     pub retries: Counter,
     /// Bytes that wait.

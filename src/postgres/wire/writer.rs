@@ -125,6 +125,21 @@ impl WireWriter {
         Ok(())
     }
 
+    /// A CopyData message.
+    ///
+    /// # Errors
+    /// [`PgError::TooLarge`] when it exceeds what the server can take: nothing is appended then.
+    pub fn copy_data(&mut self, data: Bytes) -> Result<(), PgError> {
+        let length = data.len() as u64 + 4;
+        if length > MESSAGE_LIMIT {
+            return Err(PgError::TooLarge { what: "a row's COPY data", bytes: length, limit: MESSAGE_LIMIT });
+        }
+        self.tail.put_u8(b'd');
+        self.tail.put_u32(length as u32);
+        self.share(data);
+        Ok(())
+    }
+
     /// Bytes gathered and not yet handed to the stream, which (TLS) may hold some back: see [`Self::is_unsent`].
     pub fn pending(&self) -> usize {
         self.queued + self.tail.len()

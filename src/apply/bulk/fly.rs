@@ -1,0 +1,130 @@
+//! What is planned takes off: the rows in one flight, the commit in the next, once it is known that every group touched
+//! the rows it was to touch.
+
+use std::sync::Arc;
+
+use super::{Refusal, load_plan};
+use crate::apply::error::ApplyError;
+use crate::apply::exact::{Applier, RELEASE, ROLLBACK_TO, SAVEPOINT, begin, finish, position};
+use crate::apply::flight::{Flight, Step};
+use crate::apply::queue::Batch;
+use crate::change::Part;
+use crate::error::{Judged, Verdict};
+use crate::lsn::Lsn;
+
+impl Applier {
+    /// Applies whole transactions as planned, in one target transaction. Tells whether it did; if not, nothing is done.
+    ///
+    /// # Errors
+    /// What does not come from the plan: nothing is done then either.
+    pub(in crate::apply) async fn planned_batch(
+        &mut self,
+        batch: &Batch,
+        parts: &[Arc<Part>],
+    ) -> Result<bool, ApplyError> {
+        let Some(planned) = self.plan(parts) else { return Ok(false) };
+        let mut flight = Flight::new(&mut self.session);
+        begin(&mut flight, &self.stream, self.stored)?;
+        load_plan(&mut flight, self.policy, &planned, lsn(parts))?;
+        let landed = flight.fly().await?;
+        self.open = true;
+        if let Some(refusal) = planned.refusal(&landed, &self.session) {
+            self.rollback().await?;
+            return self.fall_back(refusal).map(|()| false);
+        }
+        let Some(missing) = self.apart(&planned.apart).await? else { return Ok(false) };
+        let mut flight = Flight::new(&mut self.session);
+        finish(&mut flight, &self.stream, self.stored, batch)?;
+        let landed = flight.fly().await?;
+        if let Some((step, error)) = landed.failed {
+            self.rollback().await?;
+            return self.fall_back(Refusal { table: None, step, error: Some(error) }).map(|()| false);
+        }
+        self.bench.succeeded();
+        self.committed(batch.end, batch.commit, parts, &[]);
+        self.observer.in_bulk(planned.changes);
+        self.report_apart(&planned.apart, &missing);
+        Ok(true)
+    }
+
+    /// Applies a piece of a transaction as planned, within the open target transaction, which it opens for the first
+    /// piece. Tells whether it did; if not, nothing of the piece is done.
+    ///
+    /// # Errors
+    /// What does not come from the plan.
+    pub(in crate::apply) async fn planned_piece(&mut self, part: &Arc<Part>) -> Result<bool, ApplyError> {
+        let parts = std::slice::from_ref(part);
+        let Some(planned) = self.plan(parts) else { return Ok(false) };
+        let mut flight = Flight::new(&mut self.session);
+        if !self.open {
+            begin(&mut flight, &self.stream, self.stored)?;
+        }
+        flight.control(&SAVEPOINT, Step::Control)?;
+        load_plan(&mut flight, self.policy, &planned, position(part))?;
+        let landed = flight.fly().await?;
+        self.open = true;
+        if let Some(refusal) = planned.refusal(&landed, &self.session) {
+            self.fall_back(refusal)?;
+            self.session.control(&ROLLBACK_TO).await?;
+            self.session.control(&RELEASE).await?;
+            self.session.forget().await?;
+            return Ok(false);
+        }
+        // Without a table of its own to blame, what is refused here is refused in exact order as well.
+        let mut missing = Vec::new();
+        for part in &planned.apart {
+            missing.push(self.stepwise(part).await?);
+        }
+        self.session.control(&RELEASE).await?;
+        self.bench.succeeded();
+        self.observer.in_bulk(planned.changes);
+        self.report_apart(&planned.apart, &missing);
+        Ok(true)
+    }
+
+    /// Applies the changes that are apart, one by one; gives those of each part that touched no row. `None`: one was
+    /// refused, and all is rolled back.
+    async fn apart(&mut self, apart: &[Arc<Part>]) -> Result<Option<Vec<Vec<usize>>>, ApplyError> {
+        let mut missing = Vec::with_capacity(apart.len());
+        for part in apart {
+            match self.stepwise(part).await {
+                Ok(none) => missing.push(none),
+                Err(error) => {
+                    if !self.session.is_open() {
+                        return Err(error);
+                    }
+                    self.rollback().await?;
+                    return if error.verdict() == Verdict::Retry { Err(error) } else { Ok(None) };
+                }
+            }
+        }
+        Ok(Some(missing))
+    }
+
+    /// Notes that a plan was refused.
+    ///
+    /// # Errors
+    /// The refusal, if the changes are not to be tried exactly.
+    fn fall_back(&mut self, refusal: Refusal) -> Result<(), ApplyError> {
+        let Refusal { table, step, error } = refusal;
+        let code = error.as_ref().map(|error| error.code.clone());
+        if let Some(error) = error {
+            self.give_up_on(step, error)?;
+        }
+        self.bench.failed(table.as_ref().map(|table| table.id));
+        self.observer.fell_back(table.as_ref().map(|table| &table.name), code.as_deref());
+        Ok(())
+    }
+
+    /// Reports the changes apart from the plan that touched no row.
+    fn report_apart(&self, apart: &[Arc<Part>], missing: &[Vec<usize>]) {
+        for (part, missing) in apart.iter().zip(missing) {
+            self.report_missing(std::slice::from_ref(part), missing);
+        }
+    }
+}
+
+/// What errors say of where a TRUNCATE was found: it is planned with others.
+fn lsn(parts: &[Arc<Part>]) -> Lsn {
+    parts.first().map_or(Lsn::ZERO, |part| position(part))
+}

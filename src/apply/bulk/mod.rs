@@ -1,0 +1,265 @@
+//! Bulk apply: a batch as planned, many rows a statement. In go parts, out comes whether the target took them; if not,
+//! nothing was done, and they are applied exactly.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `mod.rs` | the plan of parts, as statements |
+//! | `fly.rs` | the flight, and what becomes of it |
+//! | `traits.rs` | which tables may be planned (pure) |
+//! | `encode.rs` | arrays and COPY lines (pure) |
+//! | `bench.rs` | tables that failed and sit out for a while (pure) |
+//!
+//! New rows come by COPY where there are many, all else by arrays (see [`super::statement`]). Every group expects to
+//! touch as many rows as it has; one that does not has met a conflict, which exact apply knows how to mend and report.
+
+pub mod bench;
+mod encode;
+mod fly;
+pub mod traits;
+
+use std::sync::Arc;
+
+use self::encode::NotText;
+use self::traits::Manner;
+use super::error::ApplyError;
+use super::exact::{Applier, ConflictPolicy, load};
+use super::flight::{Flight, Landed, Step};
+use super::plan::{Action, Group, Planner, Stage, Traits};
+use super::session::Session;
+use super::statement::{Many, Shape};
+use super::table::TargetTable;
+use crate::change::{Change, Part};
+use crate::lsn::Lsn;
+use crate::postgres::{PgError, ServerError};
+use crate::relation::Relation;
+use crate::sql::Sql;
+
+/// When changes are applied in bulk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BulkMode {
+    /// Where there are enough of them for it to pay.
+    Auto,
+    /// Wherever it is possible.
+    Always,
+    /// Not at all.
+    Never,
+}
+
+/// Fewer changes are applied one by one in [`BulkMode::Auto`]: statements of their own are as quick, and need one round
+/// trip instead of two.
+const FEW: usize = 16;
+
+/// More bytes than this are applied one by one: a value and its copies must fit in memory, and in a message.
+const MOST: usize = 64 << 20;
+
+/// New rows from this number on come by COPY.
+const COPY: usize = 50;
+
+const HASH_JOIN: Sql = Sql::new("SET LOCAL enable_hashjoin = on");
+const NO_HASH_JOIN: Sql = Sql::new("SET LOCAL enable_hashjoin = off");
+
+/// Parts as planned.
+struct Planned<'a> {
+    stages: Vec<Stage<'a>>,
+    /// Changes of tables that are applied one by one, apart from the rest.
+    apart: Vec<Arc<Part>>,
+    /// How many changes are planned.
+    changes: u64,
+}
+
+/// Why a plan was not carried out.
+struct Refusal {
+    /// Whose rows it was about; `None` where that is not known.
+    table: Option<Arc<Relation>>,
+    /// At which step.
+    step: Step,
+    /// What the target said; `None`: it took the rows, but not as many as there were.
+    error: Option<Box<ServerError>>,
+}
+
+/// How one change is applied.
+#[derive(Clone, Copy)]
+enum Way {
+    Planned,
+    Apart,
+    /// With it, the whole batch change by change.
+    Exact,
+}
+
+impl Applier {
+    /// The plan of these parts, whose tables have been matched; `None` where they are to be applied exactly.
+    fn plan<'a>(&mut self, parts: &'a [Arc<Part>]) -> Option<Planned<'a>> {
+        let count: usize = parts.iter().map(|part| part.changes.len()).sum();
+        let memory: usize = parts.iter().map(|part| part.memory).sum();
+        let wanted = match self.bulk {
+            BulkMode::Never => false,
+            BulkMode::Always => count > 0,
+            BulkMode::Auto => count >= FEW,
+        };
+        if !wanted || memory > MOST || !self.bench.admits() {
+            return None;
+        }
+        let mut planner = Planner::default();
+        let mut apart: Vec<Arc<Part>> = Vec::new();
+        let mut last: Option<(&Arc<Relation>, Way)> = None;
+        let mut at = 0;
+        for part in parts {
+            let mut left = Vec::new();
+            for change in &part.changes {
+                let way = match (relation(change), last) {
+                    (Some(relation), Some((known, way))) if Arc::ptr_eq(relation, known) => way,
+                    (Some(relation), _) => {
+                        let way = self.way(relation);
+                        last = Some((relation, way));
+                        way
+                    }
+                    (None, _) => self.way_of_all(change),
+                };
+                match way {
+                    Way::Planned => planner.push(at, change, |relation| self.traits(relation)).ok()?,
+                    Way::Apart => left.push(change.clone()),
+                    Way::Exact => return None,
+                }
+                at += 1;
+            }
+            if !left.is_empty() {
+                apart.push(Arc::new(share(part, left)));
+            }
+        }
+        let changes = (count - apart.iter().map(|part| part.changes.len()).sum::<usize>()) as u64;
+        Some(Planned { stages: planner.finish().ok()?, apart, changes })
+    }
+
+    fn way(&self, relation: &Arc<Relation>) -> Way {
+        match self.session.manner(relation) {
+            Some(Manner::Planned(_)) if !self.bench.has(relation.id) => Way::Planned,
+            Some(Manner::Planned(traits)) if traits.parents.is_empty() && !traits.referenced => Way::Apart,
+            Some(Manner::Exact { apart: true }) => Way::Apart,
+            _ => Way::Exact,
+        }
+    }
+
+    /// A TRUNCATE is planned if all its tables are.
+    fn way_of_all(&self, change: &Change) -> Way {
+        let Change::Truncate { relations, .. } = change else { return Way::Planned };
+        let planned = relations.iter().all(|relation| matches!(self.way(relation), Way::Planned));
+        if planned { Way::Planned } else { Way::Exact }
+    }
+
+    fn traits(&self, relation: &Arc<Relation>) -> Arc<Traits> {
+        match self.session.manner(relation) {
+            Some(Manner::Planned(traits)) => Arc::clone(traits),
+            _ => unreachable!("only what is planned is asked for"),
+        }
+    }
+}
+
+/// The table of a change that is of one.
+fn relation(change: &Change) -> Option<&Arc<Relation>> {
+    match change {
+        Change::Insert { relation, .. } | Change::Update { relation, .. } | Change::Delete { relation, .. } => {
+            Some(relation)
+        }
+        Change::Truncate { .. } | Change::Message(_) => None,
+    }
+}
+
+/// These changes of a part.
+fn share(part: &Part, changes: Vec<Change>) -> Part {
+    let memory = changes.iter().map(Change::memory).sum();
+    Part { begin: part.begin, origin: None, index: part.index, changes, commit: part.commit, memory }
+}
+
+/// Adds what is planned to a flight: its groups are the flight's, in order.
+fn load_plan(
+    flight: &mut Flight<'_>,
+    policy: ConflictPolicy,
+    planned: &Planned<'_>,
+    lsn: Lsn,
+) -> Result<(), ApplyError> {
+    let mut place = 0;
+    for stage in &planned.stages {
+        match stage {
+            Stage::Groups(groups) => {
+                for group in groups {
+                    load_group(flight, group, place)?;
+                    place += 1;
+                }
+            }
+            Stage::Truncate(at, change) => load(flight, policy, change, *at, lsn)?,
+        }
+    }
+    Ok(())
+}
+
+fn load_group(flight: &mut Flight<'_>, group: &Group<'_>, place: usize) -> Result<(), PgError> {
+    let table = flight.table(group.relation)?;
+    let step = Step::Group(place);
+    if group.action == Action::Insert && group.rows.len() >= COPY {
+        let columns: Vec<usize> = table.written.iter().map(|column| column.index).collect();
+        let lines = encode::lines(&group.rows, &columns).map_err(binary)?;
+        return flight.copy(&copy_from(&table), lines, step);
+    }
+    let many = match &group.action {
+        Action::Delete => Many::Delete,
+        Action::Absent => Many::DeleteKey,
+        Action::Update { unset, rekey } => Many::Update { unset: unset.clone(), rekey: *rekey },
+        Action::Insert => Many::Insert,
+        Action::DeleteEqual => Many::DeleteEqual,
+        Action::UpdateEqual => Many::UpdateEqual,
+    };
+    // Elsewhere every row is looked up in an index, and a plan that reads the table would be chosen by mistake only.
+    let reads_table = matches!(many, Many::DeleteEqual | Many::UpdateEqual);
+    if reads_table {
+        flight.control(&HASH_JOIN, Step::Control)?;
+    }
+    flight.many(&table, Shape::Many(many), step, |value| encode::array(&group.rows, value).map_err(binary))?;
+    if reads_table {
+        flight.control(&NO_HASH_JOIN, Step::Control)?;
+    }
+    Ok(())
+}
+
+fn copy_from(table: &TargetTable) -> Sql {
+    let columns = Sql::join(table.written.iter().map(|column| &column.ident), ", ");
+    Sql::format("COPY {} ({}) FROM STDIN", &[&Sql::table(&table.info.name), &columns])
+}
+
+fn binary(_: NotText) -> PgError {
+    PgError::Usage { message: "a value in binary form where text was asked for".to_owned() }
+}
+
+impl Planned<'_> {
+    fn groups(&self) -> impl Iterator<Item = &Group<'_>> {
+        self.stages.iter().flat_map(|stage| match stage {
+            Stage::Groups(groups) => groups.as_slice(),
+            Stage::Truncate(..) => &[],
+        })
+    }
+
+    /// What of the plan was not carried out as it was to be.
+    fn refusal(&self, landed: &Landed, session: &Session) -> Option<Refusal> {
+        if let Some((step, error)) = &landed.failed {
+            let table = match step {
+                Step::Group(place) => self.groups().nth(*place).map(|group| Arc::clone(group.relation)),
+                _ => None,
+            };
+            return Some(Refusal { table, error: Some(error.clone()), step: *step });
+        }
+        let other = self.groups().zip(&landed.groups).enumerate().find(|(_, (group, touched))| {
+            let expected = match group.action {
+                Action::Absent => 0,
+                _ => group.rows.len() as u64,
+            };
+            // Rows that a foreign key of the table has removed already are no conflict.
+            let cascaded = session.known(group.relation).is_some_and(|table| table.info.cascaded);
+            let fewer = group.action == Action::Delete && !session.replica_role && cascaded;
+            **touched != expected && !(fewer && **touched < expected)
+        });
+        other.map(|(place, (group, _))| Refusal {
+            table: Some(Arc::clone(group.relation)),
+            error: None,
+            step: Step::Group(place),
+        })
+    }
+}
