@@ -6,6 +6,7 @@
 //! | `demo/` | `walferry demo`: servers, workload, daemon, kill, comparison |
 //! | `slot/` | `walferry slot`: list, create, drop, reset |
 //! | `status/` | `walferry status`: from the daemon, else from the servers |
+//! | `throwaway/` | PostgreSQL servers for an occasion, which leave nothing behind |
 //! | `error.rs` | why a command was refused or failed |
 //! | `output.rs` | tables and JSON |
 //! | `servers.rs` | sessions on the configured servers |
@@ -19,5 +20,6 @@ pub mod output;
 pub mod servers;
 pub mod slot;
 pub mod status;
+pub mod throwaway;
 
 pub use error::CommandError;

@@ -5,9 +5,9 @@
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
-use super::server::Server;
 use super::shop::DATABASE;
 use crate::admin::CommandError;
+use crate::admin::throwaway::Server;
 use crate::postgres::Client;
 use crate::relation::TableName;
 use crate::sql::Sql;

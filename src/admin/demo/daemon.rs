@@ -8,12 +8,12 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::server::{Server, free_port, tail};
 use super::shop::{DATABASE, ROLE, STREAM};
-use super::site::{Site, without_pg_variables};
-use super::watcher::{End, signal};
 use crate::admin::CommandError;
 use crate::admin::daemon::{AskError, ask};
+use crate::admin::throwaway::server::{Server, free_port, tail};
+use crate::admin::throwaway::site::{Site, without_pg_variables};
+use crate::admin::throwaway::watcher::{End, signal};
 use crate::telemetry::health::StatusSnapshot;
 
 /// How long the daemon may take to stop when asked to; more than its own `apply.drain_timeout`.

@@ -5,21 +5,14 @@
 //!   site (directory, watcher) ─▶ server × 3 ─▶ shop (tables, roles) ─▶ workload ──┐
 //!                                                       daemon: run, kill -9, run ┴▶ show ─▶ compare ─▶ verdict
 //! ```
-//! Whatever ends it (the verdict, an error, a panic, Ctrl-C, SIGKILL), nothing it started stays: every process and the
-//! directory belong to values that clean up when dropped, and a watcher does so when this process is gone.
+//! Whatever ends it (the verdict, an error, a panic, Ctrl-C, SIGKILL), nothing it started stays (`throwaway`).
 
-mod account;
-mod binaries;
 mod compare;
 mod daemon;
-mod initdb;
 mod lines;
-mod server;
 mod shop;
 mod show;
-mod site;
 mod steps;
-mod watcher;
 mod workload;
 
 use std::sync::Arc;
@@ -29,13 +22,26 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use self::compare::{Compared, compare};
 use self::daemon::Daemon;
-use self::server::{Server, tail};
 use self::show::Show;
-use self::site::Site;
 use self::workload::Workload;
 use super::CommandError;
 use super::output::{self, grouped, line};
+use super::throwaway::server::{Server, tail};
+use super::throwaway::{Site, binaries};
 use crate::cli::{Demo, ExitCode};
+
+/// Everything the daemon needs of a source, and nothing that would spare it work. `fsync` only matters when the machine
+/// itself fails, and then the demonstration is over anyway.
+const SETTINGS: &[&str] = &[
+    "wal_level=logical",
+    "fsync=off",
+    "shared_buffers=64MB",
+    "max_connections=40",
+    "max_wal_senders=10",
+    "max_replication_slots=10",
+    "jit=off",
+    "timezone=UTC",
+];
 
 /// Carries the demonstration out.
 ///
@@ -43,7 +49,7 @@ use crate::cli::{Demo, ExitCode};
 /// It cannot be carried out: no server programs, a server or the daemon fails, or somebody interrupts it.
 pub async fn run(demo: &Demo) -> Result<ExitCode, CommandError> {
     let interrupted = interruption()?;
-    let site = Arc::new(Site::prepare(demo.keep)?);
+    let site = Arc::new(Site::prepare(binaries::find()?, "demo", demo.keep)?);
     let ended = tokio::select! {
         biased;
         name = interrupted => Err(CommandError::failed(format!("interrupted by {name}"))),
@@ -64,9 +70,9 @@ async fn carry_out(demo: &Demo, site: &Arc<Site>) -> Result<ExitCode, CommandErr
     let begun = Instant::now();
     line(&format!("PostgreSQL {} from {}", site.binaries.major, site.binaries.directory.display()))?;
     let (source, one, other) = tokio::try_join!(
-        Server::start(site, "source"),
-        Server::start(site, "staging"),
-        Server::start(site, "analytics")
+        Server::start(site, "source", SETTINGS),
+        Server::start(site, "staging", SETTINGS),
+        Server::start(site, "analytics", SETTINGS)
     )?;
     let targets = [one, other];
     tokio::try_join!(

@@ -1,7 +1,7 @@
 //! The shop's tables on all servers, and the roles that walferry connects as: none is a superuser.
 
-use super::server::Server;
 use crate::admin::CommandError;
+use crate::admin::throwaway::Server;
 use crate::postgres::Client;
 use crate::relation::TableName;
 use crate::sql::Sql;

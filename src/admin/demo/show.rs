@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use super::daemon::Daemon;
 use super::lines;
-use super::server::Server;
 use super::shop::DATABASE;
 use super::steps::{HAS_LAST, LAST};
 use super::workload::Workload;
 use crate::admin::CommandError;
 use crate::admin::output::{grouped, line};
+use crate::admin::throwaway::Server;
 use crate::postgres::Client;
 use crate::sql::Sql;
 use crate::telemetry::health::StatusSnapshot;

@@ -8,11 +8,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use super::server::Server;
 use super::shop::DATABASE;
-use super::site::random;
 use super::steps::{self, Random, Step};
 use crate::admin::CommandError;
+use crate::admin::throwaway::Server;
+use crate::admin::throwaway::site::random;
 use crate::postgres::{Client, PgError};
 use crate::sql::Sql;
 

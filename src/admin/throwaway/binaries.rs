@@ -31,16 +31,48 @@ pub struct Binaries {
     pub major: u32,
 }
 
+/// Those in this directory.
+///
+/// # Errors
+/// It has none, or they do not run here.
+pub fn in_directory(directory: &Path) -> Result<Binaries, CommandError> {
+    examine(directory).ok_or_else(|| {
+        let what = format!("no PostgreSQL server programs (initdb, postgres) that run here in {}", directory.display());
+        CommandError::refused(what, "Name the directory that holds them.")
+    })
+}
+
+/// Those of this major version: in the directory that the environment names in `WALFERRY_PG_BIN_<major>`, else on the
+/// PATH or where packages put them.
+///
+/// # Errors
+/// There are none.
+pub fn of_major(major: u32) -> Result<Binaries, CommandError> {
+    let variable = format!("WALFERRY_PG_BIN_{major}");
+    let named = std::env::var_os(&variable).and_then(|directory| examine(Path::new(&directory)));
+    let (on_path, elsewhere) = everywhere();
+    let mut all = named.into_iter().chain(on_path).chain(elsewhere);
+    all.find(|binaries| binaries.major == major).ok_or_else(|| {
+        let what = format!("no server programs of PostgreSQL {major} found on this machine");
+        CommandError::refused(what, format!("Install them, or name their directory in {variable}."))
+    })
+}
+
 /// Those on the PATH, else the newest.
 ///
 /// # Errors
 /// There are none, or only such that are too old.
 pub fn find() -> Result<Binaries, CommandError> {
+    let (on_path, elsewhere) = everywhere();
+    choose(on_path, elsewhere)
+}
+
+/// On the PATH, and where packages put them.
+fn everywhere() -> (Vec<Binaries>, Vec<Binaries>) {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).filter_map(|directory| examine(&directory));
+    let on_path = std::env::split_paths(&path).filter_map(|directory| examine(&directory)).collect();
     let packaged = PLACES.iter().flat_map(|(parent, prefix)| below(Path::new(parent), prefix));
-    let elsewhere = packaged.chain(pg_config()).filter_map(|directory| examine(&directory)).collect();
-    choose(on_path.collect(), elsewhere)
+    (on_path, packaged.chain(pg_config()).filter_map(|directory| examine(&directory)).collect())
 }
 
 fn choose(on_path: Vec<Binaries>, mut elsewhere: Vec<Binaries>) -> Result<Binaries, CommandError> {

@@ -21,24 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a server that is coming up or going.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Everything the daemon needs of a source, and nothing that would spare it work. `fsync` only matters when the machine
-/// itself fails, and then the demonstration is over anyway.
-const SETTINGS: &[&str] = &[
-    "wal_level=logical",
-    "listen_addresses=127.0.0.1",
-    "unix_socket_directories=",
-    "fsync=off",
-    "shared_buffers=64MB",
-    "max_connections=40",
-    "max_wal_senders=10",
-    "max_replication_slots=10",
-    "jit=off",
-    "timezone=UTC",
-];
+/// How it is reached: over loopback only.
+const REACHED: &[&str] = &["listen_addresses=127.0.0.1", "unix_socket_directories="];
 
 /// A running server.
 pub struct Server {
-    /// What it is in the demonstration.
+    /// What it is there for.
     pub name: &'static str,
     /// Where it listens on 127.0.0.1.
     pub port: u16,
@@ -47,11 +35,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Makes the data directory and starts the server.
+    /// Makes the data directory and starts the server with these settings (`name=value`).
     ///
     /// # Errors
     /// It does not come up; the error holds the end of what it said.
-    pub async fn start(site: &Arc<Site>, name: &'static str) -> Result<Self, CommandError> {
+    pub async fn start(site: &Arc<Site>, name: &'static str, settings: &[&str]) -> Result<Self, CommandError> {
         let data = site.path(name);
         initdb(site, name, &data).await?;
         let log = site.path(&format!("{name}.log"));
@@ -59,7 +47,7 @@ impl Server {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let mut server = Self::spawn(site, name, &data, &log)?;
+            let mut server = Self::spawn(site, name, settings, &log)?;
             match server.come_up(&log).await {
                 Ok(()) => return Ok(server),
                 Err(_) if attempt < 5 && tail(&log, 20).contains("Address already in use") => {}
@@ -68,13 +56,13 @@ impl Server {
         }
     }
 
-    fn spawn(site: &Arc<Site>, name: &'static str, data: &Path, log: &Path) -> Result<Self, CommandError> {
+    fn spawn(site: &Arc<Site>, name: &'static str, settings: &[&str], log: &Path) -> Result<Self, CommandError> {
         let cannot = |source| CommandError::failed(format!("cannot start the server {name}")).because(source);
         let port = free_port();
         let output = File::create(log).map_err(cannot)?;
         let mut command = site.program("postgres");
-        command.arg("-D").arg(data).arg("-p").arg(port.to_string());
-        for setting in SETTINGS {
+        command.arg("-D").arg(site.path(name)).arg("-p").arg(port.to_string());
+        for setting in REACHED.iter().chain(settings) {
             command.arg("-c").arg(setting);
         }
         let errors = output.try_clone().map_err(cannot)?;
@@ -115,7 +103,7 @@ impl Server {
         let environment = Environment::bare("postgres");
         let options = ConnectOptions::resolve(&self.url("postgres", database), &environment)
             .map_err(|error| CommandError::at(doing(), error))?;
-        Client::connect(&options, "walferry demo").await.map_err(|error| CommandError::at(doing(), error))
+        Client::connect(&options, "walferry").await.map_err(|error| CommandError::at(doing(), error))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The demonstration's place on this machine: a temporary directory, who runs there, what may not outlive it.
+//! The servers' place on this machine: a temporary directory, who runs there, what may not outlive it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tempfile::TempDir;
 
 use super::account::{Account, temporary};
-use super::binaries::{self, Binaries};
+use super::binaries::Binaries;
 use super::watcher::Watcher;
 use crate::admin::CommandError;
 
@@ -25,17 +25,17 @@ pub struct Site {
 }
 
 impl Site {
-    /// Finds the programs and makes the directory.
+    /// Makes the directory, for servers by these programs; its name begins with `walferry-` and what it is `for_what`.
     ///
     /// # Errors
-    /// Something that a demonstration needs is not there.
-    pub fn prepare(keep: bool) -> Result<Self, CommandError> {
-        let binaries = binaries::find()?;
+    /// Something that servers need is not there.
+    pub fn prepare(binaries: Binaries, for_what: &str, keep: bool) -> Result<Self, CommandError> {
         let account = Account::for_servers()?;
-        let mut directory = tempfile::Builder::new()
-            .prefix("walferry-demo-")
-            .tempdir_in(temporary())
-            .map_err(|source| CommandError::failed("cannot make a temporary directory").because(source))?;
+        let mut directory =
+            tempfile::Builder::new()
+                .prefix(&format!("walferry-{for_what}-"))
+                .tempdir_in(temporary())
+                .map_err(|source| CommandError::failed("cannot make a temporary directory").because(source))?;
         directory.disable_cleanup(keep);
         if let Some(account) = account {
             account.own(directory.path())?;
@@ -86,7 +86,7 @@ impl Site {
     }
 }
 
-/// The caller's `PG*` variables are meant for other servers than the demonstration's.
+/// The caller's `PG*` variables are meant for other servers than these.
 pub fn without_pg_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG")) {
         command.env_remove(name);

@@ -1,4 +1,4 @@
-//! Nothing that the demonstration starts may outlive it, however it ends.
+//! Nothing that is started here may outlive this process, however it ends.
 //!
 //! A small shell reads a pipe that only this process holds open, and in it which processes were started and which have
 //! ended. When the pipe closes, it ends those that are left and removes the directory: also after SIGKILL.
@@ -54,7 +54,7 @@ impl Watcher {
     /// No shell can be started.
     pub fn start(directory: &Path, keep: bool) -> Result<Self, CommandError> {
         let child = Command::new("sh")
-            .args(["-c", SCRIPT, "walferry-demo", if keep { "keep" } else { "remove" }])
+            .args(["-c", SCRIPT, "walferry-watcher", if keep { "keep" } else { "remove" }])
             .arg(directory)
             .current_dir("/")
             .stdin(Stdio::piped())

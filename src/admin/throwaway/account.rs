@@ -28,7 +28,7 @@ impl Account {
         ["postgres", "nobody"].into_iter().find_map(known).map(Some).ok_or_else(|| {
             CommandError::refused(
                 "PostgreSQL does not run as root, and this machine has neither a user postgres nor nobody",
-                "Run the demonstration as another user.",
+                "Run it as another user.",
             )
         })
     }

@@ -1,0 +1,55 @@
+//! A superuser's session on one of the servers: in go statements as text, out come values, and errors that say where.
+
+use anyhow::{Context, Result};
+use tokio_postgres::types::{FromSqlOwned, ToSql};
+use tokio_postgres::{Client, Config, NoTls, Statement};
+use walferry::admin::throwaway::Server;
+
+/// The benchmark's own sessions are told apart from walferry's by this.
+pub const APPLICATION: &str = "versus_native";
+
+/// An open session.
+pub struct Database {
+    pub client: Client,
+    place: String,
+}
+
+impl Database {
+    pub async fn connect(server: &Server, database: &str) -> Result<Self> {
+        let place = format!("the database {database} of the {} server", server.name);
+        let mut config: Config = server.url("postgres", database).parse()?;
+        let (client, connection) = config
+            .application_name(APPLICATION)
+            .connect(NoTls)
+            .await
+            .with_context(|| format!("connecting to {place}"))?;
+        // What ends the connection is what its next statement reports.
+        tokio::spawn(connection);
+        Ok(Self { client, place })
+    }
+
+    /// Statements without answers. A single one may be a procedure that commits.
+    pub async fn run(&self, sql: &str) -> Result<()> {
+        self.client.batch_execute(sql).await.with_context(|| self.doing(sql))
+    }
+
+    pub async fn prepare(&self, sql: &str) -> Result<Statement> {
+        self.client.prepare(sql).await.with_context(|| self.doing(sql))
+    }
+
+    /// The one value of the one row.
+    pub async fn value<T: FromSqlOwned>(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<T> {
+        let row = self.client.query_one(sql, params).await.with_context(|| self.doing(sql))?;
+        row.try_get(0).with_context(|| self.doing(sql))
+    }
+
+    /// The first column.
+    pub async fn column<T: FromSqlOwned>(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<T>> {
+        let rows = self.client.query(sql, params).await.with_context(|| self.doing(sql))?;
+        rows.iter().map(|row| row.try_get(0).with_context(|| self.doing(sql))).collect()
+    }
+
+    fn doing(&self, sql: &str) -> String {
+        format!("on {}: {}", self.place, sql.trim_start().lines().next().unwrap_or_default())
+    }
+}

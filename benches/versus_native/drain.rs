@@ -1,0 +1,105 @@
+//! *Drain*: the workload runs while replication is off; then the time until the target has everything.
+//!
+//! The workload runs once per round, and both ways drain the same WAL, in turn, the other first in every second round.
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+use crate::bed::Bed;
+use crate::equality;
+use crate::marker::Seen;
+use crate::options::Options;
+use crate::replica::{Usage, Way};
+use crate::stage::Stage;
+use crate::workloads::Workload;
+
+/// One way in one round.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Drain {
+    /// From switching on until everything was visible.
+    pub seconds: f64,
+    /// From switching on until the first transaction was visible.
+    pub first_seconds: f64,
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+/// One round: both ways with the same WAL.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Round {
+    pub first: Way,
+    pub native: Drain,
+    pub walferry: Drain,
+}
+
+/// A workload's rounds.
+#[derive(Clone, Debug, Serialize)]
+pub struct Drained {
+    pub name: &'static str,
+    pub title: &'static str,
+    /// Target databases.
+    pub targets: usize,
+    /// Of one round, for each target.
+    pub changes: u64,
+    pub transactions: u64,
+    pub rounds: Vec<Round>,
+}
+
+/// Measures the workload with `targets` databases for each way.
+pub async fn measure(bed: &Bed, workload: &Workload, targets: usize, options: &Options) -> Result<Drained> {
+    let changes = workload.changes(options);
+    let fill = format!("CALL fill({changes}, {})", options.rounds());
+    let mut stage = Stage::set(bed, workload.sql, &fill, targets, options).await?;
+    let mut drained = Drained {
+        name: workload.name,
+        title: workload.title,
+        targets,
+        changes,
+        transactions: workload.transactions(options),
+        rounds: Vec::new(),
+    };
+    for number in 1..=options.rounds() {
+        stage.vacuum(bed).await?;
+        let first = stage.mark().await?;
+        stage.source.run(&format!("CALL run({changes}, {number})")).await.context("the workload fails")?;
+        let last = stage.mark().await?;
+        let ways = Way::in_turn(number);
+        let mut drains = [None, None];
+        for way in ways {
+            drains[way as usize] = Some(drain(bed, &mut stage, way, (first, last)).await?);
+        }
+        let [Some(native), Some(walferry)] = drains else { unreachable!("both had their turn") };
+        let round = Round { first: ways[0], native, walferry };
+        progress(&drained, number, options.rounds(), &round);
+        drained.rounds.push(round);
+    }
+    stage.strike(bed).await?;
+    Ok(drained)
+}
+
+async fn drain(bed: &Bed, stage: &mut Stage, way: Way, (first, last): (i32, i32)) -> Result<Drain> {
+    bed.checkpoint().await?;
+    let side = stage.side(way);
+    let begun = side.replica.switch_on(bed).await?;
+    let Seen { first, last } = side.watch.wait(&mut side.replica, first, last, begun).await?;
+    let usage = side.replica.usage(bed).await?;
+    side.replica.switch_off(bed).await?;
+    for database in side.replica.databases() {
+        equality::verify(bed, database).await.with_context(|| format!("after {way} had everything"))?;
+    }
+    Ok(Drain { seconds: last, first_seconds: first, usage })
+}
+
+fn progress(drained: &Drained, number: u32, rounds: u32, round: &Round) {
+    let rate = |drain: &Drain| drained.changes as f64 / drain.seconds / 1000.0;
+    println!(
+        "{:<8} round {number}/{rounds}: native {:.2} s ({:.1} k rows/s), walferry {:.2} s ({:.1} k rows/s): {:.2} times \
+         native's speed",
+        drained.name,
+        round.native.seconds,
+        rate(&round.native),
+        round.walferry.seconds,
+        rate(&round.walferry),
+        round.native.seconds / round.walferry.seconds,
+    );
+}

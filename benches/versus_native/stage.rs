@@ -1,0 +1,93 @@
+//! A workload's databases: the source with its rows, and for each way target databases that hold the same.
+
+use anyhow::Result;
+
+use crate::bed::Bed;
+use crate::database::Database;
+use crate::marker::{self, Watch};
+use crate::options::Options;
+use crate::replica::{Replica, Way};
+
+/// A way, connected once and switched off.
+pub struct Side {
+    pub replica: Replica,
+    pub watch: Watch,
+}
+
+/// The source and both ways.
+pub struct Stage {
+    pub source: Database,
+    pub sides: [Side; 2],
+    /// The last marker.
+    pub marker: i32,
+}
+
+impl Stage {
+    /// Makes everything, with `count` target databases for each way, copies the rows, and switches replication off.
+    pub async fn set(bed: &Bed, sql: &str, fill: &str, count: usize, options: &Options) -> Result<Self> {
+        let source = bed.renew_source().await?;
+        source.run("SET synchronous_commit = off").await?;
+        for statement in [sql, marker::SCHEMA, fill, "VACUUM ANALYZE"] {
+            source.run(statement).await?;
+        }
+        let mut stage = Self {
+            sides: [
+                Side::set(Way::Native, bed, sql, count, options).await?,
+                Side::set(Way::Walferry, bed, sql, count, options).await?,
+            ],
+            source,
+            marker: 0,
+        };
+        for way in Way::BOTH {
+            let marker = stage.mark().await?;
+            let side = stage.side(way);
+            let begun = side.replica.start_copy(bed).await?;
+            side.replica.copied().await?;
+            side.watch.wait(&mut side.replica, marker, marker, begun).await?;
+            side.replica.switch_off(bed).await?;
+        }
+        Ok(stage)
+    }
+
+    pub fn side(&mut self, way: Way) -> &mut Side {
+        &mut self.sides[way as usize]
+    }
+
+    /// Commits the next marker on the source.
+    pub async fn mark(&mut self) -> Result<i32> {
+        self.marker += 1;
+        marker::set(&self.source, self.marker).await?;
+        Ok(self.marker)
+    }
+
+    /// What autovacuum would do in its own time.
+    pub async fn vacuum(&self, bed: &Bed) -> Result<()> {
+        self.source.run("VACUUM ANALYZE").await?;
+        for side in &self.sides {
+            for database in side.replica.databases() {
+                Database::connect(&bed.target, database).await?.run("VACUUM ANALYZE").await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn strike(self, bed: &Bed) -> Result<()> {
+        for side in self.sides {
+            side.replica.remove(bed).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Side {
+    async fn set(way: Way, bed: &Bed, sql: &str, count: usize, options: &Options) -> Result<Self> {
+        let databases = way.databases(count);
+        for name in &databases {
+            let target = bed.renew_target(name).await?;
+            target.run(sql).await?;
+            target.run(marker::SCHEMA).await?;
+        }
+        let watch = Watch::open(bed, &databases).await?;
+        Ok(Self { replica: Replica::new(way, bed, databases, options).await?, watch })
+    }
+}
