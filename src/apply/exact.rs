@@ -334,14 +334,14 @@ impl Applier {
 pub(super) fn begin(flight: &mut Flight<'_>, stream: &Stream, stored: EndLsn) -> Result<(), PgError> {
     flight.control(&BEGIN, Step::Control)?;
     let params = progress::hold_params(stream, stored);
-    flight.with(&progress::HOLD, &progress::HOLD_TYPES, &mut params.into_iter(), Step::Progress)?;
+    flight.frame(&progress::HOLD, &progress::HOLD_TYPES, &mut params.into_iter(), Step::Progress)?;
     flight.control(&truncation::DEFER, Step::Control)
 }
 
 /// Adds the end of a target transaction: the progress row, and COMMIT.
 pub(super) fn finish(flight: &mut Flight<'_>, stream: &Stream, from: EndLsn, batch: &Batch) -> Result<(), PgError> {
     let params = progress::advance_params(stream, from, batch.end, batch.commit.as_ref());
-    flight.with(&progress::ADVANCE, &progress::ADVANCE_TYPES, &mut params.into_iter(), Step::Progress)?;
+    flight.frame(&progress::ADVANCE, &progress::ADVANCE_TYPES, &mut params.into_iter(), Step::Progress)?;
     flight.control(&COMMIT, Step::Commit)
 }
 
@@ -387,7 +387,7 @@ pub(super) fn load(
             let tables = relations.iter().map(|relation| flight.table(relation));
             let tables: Vec<Arc<TargetTable>> = tables.collect::<Result<_, PgError>>()?;
             flight.control(&truncation::CHECK, Step::Change(at))?;
-            flight.control(&truncation::truncate(&tables, *restart_identity), Step::Change(at))?;
+            flight.once(&truncation::truncate(&tables, *restart_identity), Step::Change(at))?;
             flight.control(&truncation::DEFER, Step::Change(at))?;
         }
         Change::Message(_) => {}

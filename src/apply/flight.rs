@@ -26,7 +26,7 @@ pub enum Step {
     Change(usize),
     /// As [`Step::Change`], an INSERT or DELETE that is reported when it touches no row.
     Counted(usize),
-    /// The n-th group of a plan, whose rows are counted.
+    /// The n-th group of a plan.
     Group(usize),
     /// Moves the progress row.
     Progress,
@@ -41,8 +41,6 @@ pub struct Landed {
     pub failed: Option<(Step, Box<ServerError>)>,
     /// Changes that touched no row: DELETEs that found none, INSERTs that a trigger or rule left out.
     pub missing: Vec<usize>,
-    /// How many rows each group touched.
-    pub groups: Vec<u64>,
     /// Rows of the last step that counted any (INSERT, UPDATE, DELETE).
     pub rows: u64,
 }
@@ -84,6 +82,7 @@ impl Values<'_> {
             },
             Value::Old(index) if self.by_new => return self.get(Value::New(index)),
             Value::Old(index) => (self.old.or(self.new), index),
+            Value::Count => return Param::Null,
         };
         let Some(row) = row else { return Param::Null };
         match (row.get(index), row.share(index)) {
@@ -121,27 +120,38 @@ impl<'a> Flight<'a> {
         self.session.replica_role
     }
 
-    /// Adds a statement without parameters.
+    /// Adds a statement without parameters that frames others (BEGIN, SAVEPOINT, …), and is kept prepared.
     ///
     /// # Errors
     /// When it cannot be encoded.
     pub fn control(&mut self, sql: &Sql, step: Step) -> Result<(), PgError> {
-        self.with(sql, &[], &mut std::iter::empty(), step)
+        self.frame(sql, &[], &mut std::iter::empty(), step)
     }
 
-    /// Adds a statement that is not worth keeping.
+    /// Adds a statement without parameters that is not worth keeping.
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn with(
+    pub fn once(&mut self, sql: &Sql, step: Step) -> Result<(), PgError> {
+        session::parse(&mut self.session.wire, "", sql, &[])?;
+        self.session.wire.writer.bind_execute("", &mut std::iter::empty())?;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Adds a statement that comes again and again, the same to a letter, and is kept prepared.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn frame(
         &mut self,
         sql: &Sql,
         types: &[u32],
         params: &mut dyn ExactSizeIterator<Item = Param>,
         step: Step,
     ) -> Result<(), PgError> {
-        session::parse(&mut self.session.wire, "", sql, types)?;
-        self.session.wire.writer.bind_execute("", params)?;
+        let name = self.session.frame(sql, types)?;
+        self.session.wire.writer.bind_execute(&name, params)?;
         self.steps.push(step);
         Ok(())
     }
@@ -158,7 +168,7 @@ impl<'a> Flight<'a> {
         Ok(())
     }
 
-    /// Adds a statement for many rows: `array` gives each parameter.
+    /// Adds a statement for many rows: `parameter` gives each parameter, in binary form.
     ///
     /// # Errors
     /// When it cannot be encoded.
@@ -167,12 +177,12 @@ impl<'a> Flight<'a> {
         table: &TargetTable,
         shape: Shape,
         step: Step,
-        array: impl Fn(Value) -> Result<Bytes, PgError>,
+        parameter: impl Fn(Value) -> Result<Bytes, PgError>,
     ) -> Result<(), PgError> {
         let prepared = self.session.prepare(table, shape)?;
-        let arrays: Vec<Param> =
-            prepared.values.iter().map(|value| Ok(Param::Binary(array(*value)?))).collect::<Result<_, PgError>>()?;
-        self.session.wire.writer.bind_execute(&prepared.name, &mut arrays.into_iter())?;
+        let params = prepared.values.iter().map(|value| Ok(Param::Binary(parameter(*value)?)));
+        let params: Vec<Param> = params.collect::<Result<_, PgError>>()?;
+        self.session.wire.writer.bind_execute(&prepared.name, &mut params.into_iter())?;
         self.steps.push(step);
         Ok(())
     }
@@ -201,7 +211,7 @@ impl<'a> Flight<'a> {
         let steps = std::mem::take(&mut self.steps);
         let session = &mut *self.session;
         frontend::sync(session.wire.writer.buffer());
-        let mut landed = Landed { failed: None, missing: Vec::new(), groups: Vec::new(), rows: 0 };
+        let mut landed = Landed { failed: None, missing: Vec::new(), rows: 0 };
         let mut done = 0;
         let flown = session
             .wire
@@ -210,10 +220,8 @@ impl<'a> Flight<'a> {
                     b'C' => {
                         let rows = rows(&frame.body);
                         landed.rows = rows.unwrap_or(landed.rows);
-                        match (steps.get(done), rows) {
-                            (Some(Step::Counted(at)), Some(0)) => landed.missing.push(*at),
-                            (Some(Step::Group(_)), _) => landed.groups.push(frame.rows().unwrap_or(0)),
-                            _ => {}
+                        if let (Some(Step::Counted(at)), Some(0)) = (steps.get(done), rows) {
+                            landed.missing.push(*at);
                         }
                         done += 1;
                     }

@@ -21,8 +21,8 @@ pub trait Observer: Send + Sync {
     /// So many changes were applied in bulk.
     fn in_bulk(&self, changes: u64);
     /// What was to be applied in bulk is applied change by change, because of this table, where it is known. `code` is
-    /// the SQLSTATE that the target gave; `None`: it did not find the rows that were expected.
-    fn fell_back(&self, table: Option<&TableName>, code: Option<&str>);
+    /// the SQLSTATE that the target gave; that of a guard where it did not have the rows that were expected.
+    fn fell_back(&self, table: Option<&TableName>, code: &str);
     /// The worker gets on (again).
     fn running(&self);
     /// The worker does not get on; it tries again.

@@ -53,6 +53,8 @@ pub struct Session {
     /// The target's foreign keys, where they are checked, as last seen.
     foreign_keys: Option<Vec<(u32, u32)>>,
     prepared: usize,
+    /// Statements of no table: those that frame a transaction.
+    frames: HashMap<Sql, Arc<str>>,
     /// Counts up for ever: a statement's name is never used twice in a session.
     names: u64,
 }
@@ -109,6 +111,7 @@ impl Session {
             oids: HashMap::new(),
             foreign_keys: None,
             prepared: 0,
+            frames: HashMap::new(),
             names: 0,
         })
     }
@@ -217,8 +220,7 @@ impl Session {
             return Ok(known.clone());
         }
         let Statement { sql, types, values } = statement::statement(table, &shape);
-        self.names += 1;
-        let name: Arc<str> = format!("w{}", self.names).into();
+        let name = next_name(&mut self.names);
         parse(&mut self.wire, &name, &sql, &types)?;
         let prepared = Prepared { name, values: values.into() };
         if let Some(matched) = matched {
@@ -226,6 +228,21 @@ impl Session {
             self.prepared += 1;
         }
         Ok(prepared)
+    }
+
+    /// The name of a prepared statement that belongs to no table; the Parse message is put into the flight when it is
+    /// new.
+    ///
+    /// # Errors
+    /// When the statement cannot be encoded.
+    pub fn frame(&mut self, sql: &Sql, types: &[u32]) -> Result<Arc<str>, PgError> {
+        if let Some(name) = self.frames.get(sql) {
+            return Ok(Arc::clone(name));
+        }
+        let name = next_name(&mut self.names);
+        parse(&mut self.wire, &name, sql, types)?;
+        self.frames.insert(sql.clone(), Arc::clone(&name));
+        Ok(name)
     }
 
     /// Forgets tables and statements, here and on the server. Not within a flight.
@@ -245,6 +262,7 @@ impl Session {
     pub async fn forget_statements(&mut self) -> Result<(), PgError> {
         self.tables.values_mut().flatten().for_each(|matched| matched.statements.clear());
         self.prepared = 0;
+        self.frames.clear();
         self.control(&Sql::new("DEALLOCATE ALL")).await
     }
 
@@ -278,6 +296,12 @@ impl Session {
         }
         if self.prepared > MAX_PREPARED { self.forget_statements().await } else { Ok(()) }
     }
+}
+
+/// A statement's name that has not been used in the session.
+fn next_name(names: &mut u64) -> Arc<str> {
+    *names += 1;
+    format!("w{names}").into()
 }
 
 /// The statement that gives a table its former name back.

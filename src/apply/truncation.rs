@@ -131,7 +131,7 @@ impl Applier {
         let mut flight = Flight::new(&mut self.session);
         flight.control(&SAVEPOINT, Step::Control)?;
         for statement in &statements {
-            flight.control(statement, Step::Change(0))?;
+            flight.once(statement, Step::Change(0))?;
         }
         flight.control(&RELEASE, Step::Control)?;
         let landed = flight.fly().await?;

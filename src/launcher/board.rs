@@ -379,7 +379,7 @@ impl Observer for TargetBoard {
         self.board.targets[self.id.0].metrics.bulk_changes.increment(changes);
     }
 
-    fn fell_back(&self, table: Option<&TableName>, code: Option<&str>) {
+    fn fell_back(&self, table: Option<&TableName>, code: &str) {
         let target = &self.board.targets[self.id.0];
         target.metrics.bulk_fallbacks.increment(1);
         let table = table.map(tracing::field::display);

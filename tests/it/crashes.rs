@@ -170,7 +170,6 @@ impl Copies {
             workload::create(client).await;
         }
         workload::fill(&here).await;
-        workload::count_applications(&there).await;
         let rows = "INSERT INTO w_full SELECT n, 'x', n / 7.0, repeat('y', 500) FROM generate_series(1, 2000) n;
                     CREATE PUBLICATION walferry FOR TABLE w_full, applied, counter";
         execute(&here, rows).await;

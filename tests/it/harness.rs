@@ -171,7 +171,6 @@ async fn workloads_are_repeatable_and_every_kind_of_statement_runs() {
     for client in [&one, &two] {
         workload::create(client).await;
         workload::fill(client).await;
-        workload::count_applications(client).await;
         workload::Writer::new(7, 0).run(client, 300).await;
     }
     wait_equal(&one, &[&two], &workload::TABLES, seconds(30)).await;

@@ -51,6 +51,9 @@ mod attaching;
 /// Conflicts: rows that are there already, or missing: mended or halted at, counted, never with a value in the log.
 mod conflicts;
 
+/// Changes applied many at once: the outcome is that of one by one, on every target.
+mod bulk;
+
 /// `walferry demo` as users start it: equal at the end, and nothing stays behind.
 mod demo;
 

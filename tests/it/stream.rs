@@ -35,7 +35,6 @@ async fn three_targets_of_different_versions_become_equal_to_a_source_under_load
         let db = cluster.create_database().await;
         let client = cluster.connect(&db.name).await;
         workload::create(&client).await;
-        workload::count_applications(&client).await;
         tpcb::create(&client).await;
         daemon = daemon.target(&format!("t{number}"), &db.url);
         clusters.push(cluster);

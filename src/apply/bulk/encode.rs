@@ -16,12 +16,23 @@ const STRETCH: usize = 64 * 1024;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotText;
 
+/// What a parameter of a statement for these rows is, of which the statement is to touch `touched`.
+///
+/// # Errors
+/// [`NotText`].
+pub fn parameter(rows: &[PlannedRow<'_>], touched: usize, value: Value) -> Result<Bytes, NotText> {
+    match value {
+        Value::Count => Ok(Bytes::copy_from_slice(&(touched as i64).to_be_bytes())),
+        Value::New(_) | Value::Old(_) => array(rows, value),
+    }
+}
+
 /// One parameter's value for each row, as a `text[]` in binary form (`array_recv` in arrayfuncs.c: dimensions, whether
 /// there are NULLs, element type; each dimension's length and lower bound; each element's length and bytes).
 ///
 /// # Errors
 /// [`NotText`].
-pub fn array(rows: &[PlannedRow<'_>], value: Value) -> Result<Bytes, NotText> {
+fn array(rows: &[PlannedRow<'_>], value: Value) -> Result<Bytes, NotText> {
     let length: usize =
         rows.iter().map(|row| 4 + text(datum(row, value)).map_or(0, |text| text.map_or(0, <[u8]>::len))).sum();
     let mut out = BytesMut::with_capacity(20 + length);
@@ -46,6 +57,7 @@ fn datum<'a>(row: &PlannedRow<'a>, value: Value) -> Datum<'a> {
     let found = match value {
         Value::New(index) => row.new.as_ref().and_then(|new| new.get(index)),
         Value::Old(index) => row.old.and_then(|old| old.get(index)),
+        Value::Count => None,
     };
     found.unwrap_or(Datum::Null)
 }

@@ -1,9 +1,8 @@
-//! What is planned takes off: the rows in one flight, the commit in the next, once it is known that every group touched
-//! the rows it was to touch.
+//! What is planned takes off, all of it in one flight where nothing has to be applied apart.
 
 use std::sync::Arc;
 
-use super::{Refusal, load_plan};
+use super::{Planned, load_plan};
 use crate::apply::error::ApplyError;
 use crate::apply::exact::{Applier, RELEASE, ROLLBACK_TO, SAVEPOINT, begin, finish, position};
 use crate::apply::flight::{Flight, Step};
@@ -11,6 +10,7 @@ use crate::apply::queue::Batch;
 use crate::change::Part;
 use crate::error::{Judged, Verdict};
 use crate::lsn::Lsn;
+use crate::postgres::ServerError;
 
 impl Applier {
     /// Applies whole transactions as planned, in one target transaction. Tells whether it did; if not, nothing is done.
@@ -26,19 +26,22 @@ impl Applier {
         let mut flight = Flight::new(&mut self.session);
         begin(&mut flight, &self.stream, self.stored)?;
         load_plan(&mut flight, self.policy, &planned, lsn(parts))?;
-        let landed = flight.fly().await?;
+        if planned.apart.is_empty() {
+            finish(&mut flight, &self.stream, self.stored, batch)?;
+        }
         self.open = true;
-        if let Some(refusal) = planned.refusal(&landed, &self.session) {
+        if let Some((step, error)) = flight.fly().await?.failed {
             self.rollback().await?;
-            return self.fall_back(refusal).map(|()| false);
+            return self.fall_back(&planned, step, error).map(|()| false);
         }
         let Some(missing) = self.apart(&planned.apart).await? else { return Ok(false) };
-        let mut flight = Flight::new(&mut self.session);
-        finish(&mut flight, &self.stream, self.stored, batch)?;
-        let landed = flight.fly().await?;
-        if let Some((step, error)) = landed.failed {
-            self.rollback().await?;
-            return self.fall_back(Refusal { table: None, step, error: Some(error) }).map(|()| false);
+        if !planned.apart.is_empty() {
+            let mut flight = Flight::new(&mut self.session);
+            finish(&mut flight, &self.stream, self.stored, batch)?;
+            if let Some((step, error)) = flight.fly().await?.failed {
+                self.rollback().await?;
+                return self.fall_back(&planned, step, error).map(|()| false);
+            }
         }
         self.bench.succeeded();
         self.committed(batch.end, batch.commit, parts, &[]);
@@ -53,29 +56,27 @@ impl Applier {
     /// # Errors
     /// What does not come from the plan.
     pub(in crate::apply) async fn planned_piece(&mut self, part: &Arc<Part>) -> Result<bool, ApplyError> {
-        let parts = std::slice::from_ref(part);
-        let Some(planned) = self.plan(parts) else { return Ok(false) };
+        let Some(planned) = self.plan(std::slice::from_ref(part)) else { return Ok(false) };
         let mut flight = Flight::new(&mut self.session);
         if !self.open {
             begin(&mut flight, &self.stream, self.stored)?;
         }
         flight.control(&SAVEPOINT, Step::Control)?;
         load_plan(&mut flight, self.policy, &planned, position(part))?;
-        let landed = flight.fly().await?;
+        flight.control(&RELEASE, Step::Control)?;
         self.open = true;
-        if let Some(refusal) = planned.refusal(&landed, &self.session) {
-            self.fall_back(refusal)?;
+        if let Some((step, error)) = flight.fly().await?.failed {
+            self.fall_back(&planned, step, error)?;
             self.session.control(&ROLLBACK_TO).await?;
             self.session.control(&RELEASE).await?;
             self.session.forget().await?;
             return Ok(false);
         }
-        // Without a table of its own to blame, what is refused here is refused in exact order as well.
+        // What is refused here is refused in exact order as well.
         let mut missing = Vec::new();
         for part in &planned.apart {
             missing.push(self.stepwise(part).await?);
         }
-        self.session.control(&RELEASE).await?;
         self.bench.succeeded();
         self.observer.in_bulk(planned.changes);
         self.report_apart(&planned.apart, &missing);
@@ -105,14 +106,15 @@ impl Applier {
     ///
     /// # Errors
     /// The refusal, if the changes are not to be tried exactly.
-    fn fall_back(&mut self, refusal: Refusal) -> Result<(), ApplyError> {
-        let Refusal { table, step, error } = refusal;
-        let code = error.as_ref().map(|error| error.code.clone());
-        if let Some(error) = error {
-            self.give_up_on(step, error)?;
-        }
+    fn fall_back(&mut self, planned: &Planned<'_>, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
+        let table = match step {
+            Step::Group(place) => planned.group_of(place),
+            _ => None,
+        };
+        let code = error.code.clone();
+        self.give_up_on(step, error)?;
         self.bench.failed(table.as_ref().map(|table| table.id));
-        self.observer.fell_back(table.as_ref().map(|table| &table.name), code.as_deref());
+        self.observer.fell_back(table.as_ref().map(|table| &table.name), &code);
         Ok(())
     }
 

@@ -9,8 +9,9 @@
 //! | `encode.rs` | arrays and COPY lines (pure) |
 //! | `bench.rs` | tables that failed and sit out for a while (pure) |
 //!
-//! New rows come by COPY where there are many, all else by arrays (see [`super::statement`]). Every group expects to
-//! touch as many rows as it has; one that does not has met a conflict, which exact apply knows how to mend and report.
+//! New rows come by COPY where there are many, all else by arrays (see [`super::statement`]). Every group raises unless
+//! it touches as many rows as it has, so that all of it can travel in one flight with its COMMIT; one that does has met
+//! a conflict, which exact apply knows how to mend and report.
 
 pub mod bench;
 mod encode;
@@ -23,14 +24,13 @@ use self::encode::NotText;
 use self::traits::Manner;
 use super::error::ApplyError;
 use super::exact::{Applier, ConflictPolicy, load};
-use super::flight::{Flight, Landed, Step};
+use super::flight::{Flight, Step};
 use super::plan::{Action, Group, Planner, Stage, Traits};
-use super::session::Session;
 use super::statement::{Many, Shape};
 use super::table::TargetTable;
 use crate::change::{Change, Part};
 use crate::lsn::Lsn;
-use crate::postgres::{PgError, ServerError};
+use crate::postgres::PgError;
 use crate::relation::Relation;
 use crate::sql::Sql;
 
@@ -45,8 +45,7 @@ pub enum BulkMode {
     Never,
 }
 
-/// Fewer changes are applied one by one in [`BulkMode::Auto`]: statements of their own are as quick, and need one round
-/// trip instead of two.
+/// Fewer changes are applied one by one in [`BulkMode::Auto`]: statements of their own are as quick.
 const FEW: usize = 16;
 
 /// More bytes than this are applied one by one: a value and its copies must fit in memory, and in a message.
@@ -65,16 +64,6 @@ struct Planned<'a> {
     apart: Vec<Arc<Part>>,
     /// How many changes are planned.
     changes: u64,
-}
-
-/// Why a plan was not carried out.
-struct Refusal {
-    /// Whose rows it was about; `None` where that is not known.
-    table: Option<Arc<Relation>>,
-    /// At which step.
-    step: Step,
-    /// What the target said; `None`: it took the rows, but not as many as there were.
-    error: Option<Box<ServerError>>,
 }
 
 /// How one change is applied.
@@ -201,19 +190,23 @@ fn load_group(flight: &mut Flight<'_>, group: &Group<'_>, place: usize) -> Resul
         return flight.copy(&copy_from(&table), lines, step);
     }
     let many = match &group.action {
-        Action::Delete => Many::Delete,
+        // Rows that a foreign key of the table has removed already are no conflict.
+        Action::Delete => Many::Delete { counted: !table.info.cascaded || flight.replica_role() },
         Action::Absent => Many::DeleteKey,
         Action::Update { unset, rekey } => Many::Update { unset: unset.clone(), rekey: *rekey },
         Action::Insert => Many::Insert,
         Action::DeleteEqual => Many::DeleteEqual,
         Action::UpdateEqual => Many::UpdateEqual,
     };
+    let touched = if group.action == Action::Absent { 0 } else { group.rows.len() };
     // Elsewhere every row is looked up in an index, and a plan that reads the table would be chosen by mistake only.
     let reads_table = matches!(many, Many::DeleteEqual | Many::UpdateEqual);
     if reads_table {
         flight.control(&HASH_JOIN, Step::Control)?;
     }
-    flight.many(&table, Shape::Many(many), step, |value| encode::array(&group.rows, value).map_err(binary))?;
+    flight.many(&table, Shape::Many(many), step, |value| {
+        encode::parameter(&group.rows, touched, value).map_err(binary)
+    })?;
     if reads_table {
         flight.control(&NO_HASH_JOIN, Step::Control)?;
     }
@@ -230,36 +223,12 @@ fn binary(_: NotText) -> PgError {
 }
 
 impl Planned<'_> {
-    fn groups(&self) -> impl Iterator<Item = &Group<'_>> {
-        self.stages.iter().flat_map(|stage| match stage {
+    /// Whose rows the n-th group has.
+    fn group_of(&self, place: usize) -> Option<Arc<Relation>> {
+        let groups = self.stages.iter().flat_map(|stage| match stage {
             Stage::Groups(groups) => groups.as_slice(),
             Stage::Truncate(..) => &[],
-        })
-    }
-
-    /// What of the plan was not carried out as it was to be.
-    fn refusal(&self, landed: &Landed, session: &Session) -> Option<Refusal> {
-        if let Some((step, error)) = &landed.failed {
-            let table = match step {
-                Step::Group(place) => self.groups().nth(*place).map(|group| Arc::clone(group.relation)),
-                _ => None,
-            };
-            return Some(Refusal { table, error: Some(error.clone()), step: *step });
-        }
-        let other = self.groups().zip(&landed.groups).enumerate().find(|(_, (group, touched))| {
-            let expected = match group.action {
-                Action::Absent => 0,
-                _ => group.rows.len() as u64,
-            };
-            // Rows that a foreign key of the table has removed already are no conflict.
-            let cascaded = session.known(group.relation).is_some_and(|table| table.info.cascaded);
-            let fewer = group.action == Action::Delete && !session.replica_role && cascaded;
-            **touched != expected && !(fewer && **touched < expected)
         });
-        other.map(|(place, (group, _))| Refusal {
-            table: Some(Arc::clone(group.relation)),
-            error: None,
-            step: Step::Group(place),
-        })
+        groups.map(|group| Arc::clone(group.relation)).nth(place)
     }
 }

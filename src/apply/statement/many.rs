@@ -1,7 +1,8 @@
 //! Many rows' changes in one statement.
 //!
-//! The rows come as arrays, one for each value, spread by `unnest` in the select list, and are joined to the table. How
-//! many of them found their row is told by the command's row count: there is no guard.
+//! The rows come as arrays, one for each value, spread by `unnest` in the select list, and are joined to the table. A
+//! *counted* statement raises `division_by_zero` unless it touches the number of rows it is given, so that it can travel
+//! in one flight with its COMMIT, as a guarded UPDATE of one row does.
 //!
 //! By a key, each row is looked up in its index, in the order given. Without one (REPLICA IDENTITY FULL) the table is
 //! read once for all given rows, and joined by the text of whole rows: two rows of equal text are equal, NULLs included
@@ -9,36 +10,76 @@
 //! given one takes the n-th that is there.
 
 use super::find::conditions;
-use super::params::Params;
+use super::params::{Params, Type};
 use super::single::overriding;
-use super::{Statement, Value};
+use super::{Many, Statement, Value};
 use crate::apply::table::{TargetTable, Written};
 use crate::sql::Sql;
 
-pub(super) fn insert(table: &TargetTable) -> Statement {
+/// The statement that does it.
+pub(super) fn statement(table: &TargetTable, many: &Many) -> Statement {
     let mut params = Params::many();
-    let columns = Sql::join(table.written.iter().map(|column| &column.ident), ", ");
-    let values: Vec<Sql> = table.written.iter().map(|column| params.new_value(table, column.index)).collect();
-    let sql = Sql::format(
-        "INSERT INTO {} ({}){} SELECT {} FROM {}",
-        &[&Sql::table(&table.info.name), &columns, &overriding(table), &Sql::join(&values, ", "), &params.rows()],
-    );
+    let sql = match many {
+        Many::Insert => insert(table, &mut params),
+        Many::Update { unset, rekey } => {
+            let change = update(table, unset, *rekey, &mut params);
+            counted(None, &change, &mut params)
+        }
+        Many::Delete { counted: false } => delete(table, &mut params),
+        Many::Delete { counted: true } => {
+            let change = Sql::format("{} RETURNING 1", &[&delete(table, &mut params)]);
+            counted(None, &change, &mut params)
+        }
+        Many::DeleteKey => {
+            let change = Sql::format("{} RETURNING 1", &[&delete(&table.by_key_alone(), &mut params)]);
+            counted(None, &change, &mut params)
+        }
+        Many::UpdateEqual => {
+            let whole = whole(table, &mut params);
+            let change = update_equal(table, &mut params);
+            let pairs = pairs(table, &whole, &params);
+            counted(Some(&pairs), &change, &mut params)
+        }
+        Many::DeleteEqual => {
+            let whole = whole(table, &mut params);
+            let pairs = pairs(table, &whole, &params);
+            counted(Some(&pairs), &delete_equal(table), &mut params)
+        }
+    };
     params.into_statement(sql)
 }
 
-pub(super) fn update(table: &TargetTable, unset: &[u16], rekey: bool) -> Statement {
+/// Raises unless the change touches the given number of rows.
+fn counted(with: Option<&Sql>, change: &Sql, params: &mut Params) -> Sql {
+    let with = with.map_or(Sql::new(""), |with| Sql::format("{}, ", &[with]));
+    Sql::format(
+        "WITH {}changed AS ({}) SELECT 1 / (count(*) = {})::int FROM changed",
+        &[&with, change, &params.count()],
+    )
+}
+
+/// None is left out: what leaves rows out (triggers, rules) is not applied so.
+fn insert(table: &TargetTable, params: &mut Params) -> Sql {
+    let columns = Sql::join(table.written.iter().map(|column| &column.ident), ", ");
+    let values: Vec<Sql> = table.written.iter().map(|column| params.new_value(table, column.index)).collect();
+    Sql::format(
+        "INSERT INTO {} ({}){} SELECT {} FROM {}",
+        &[&Sql::table(&table.info.name), &columns, &overriding(table), &Sql::join(&values, ", "), &params.rows()],
+    )
+}
+
+fn update(table: &TargetTable, unset: &[u16], rekey: bool, params: &mut Params) -> Sql {
     let is_set = |column: &&Written| {
         !unset.contains(&(column.index as u16)) && !column.identity_always && (rekey || !table.is_key(column.index))
     };
-    let mut params = Params::many();
-    let conditions = Sql::join(&conditions(table, &mut params), " AND ");
-    let set = set(table, table.written.iter().filter(is_set), &mut params);
+    let conditions = Sql::join(&conditions(table, params), " AND ");
+    let set = set(table, table.written.iter().filter(is_set), params);
     let (name, rows) = (table.only(), params.rows());
-    params.into_statement(match set.as_str().is_empty() {
+    match set.as_str().is_empty() {
         // Nothing to be changed, but the row has to be there.
-        true => Sql::format("SELECT FROM {} AS t, {} WHERE {}", &[&name, &rows, &conditions]),
-        false => Sql::format("UPDATE {} AS t SET {} FROM {} WHERE {}", &[&name, &set, &rows, &conditions]),
-    })
+        true => Sql::format("SELECT 1 FROM {} AS t, {} WHERE {}", &[&name, &rows, &conditions]),
+        false => Sql::format("UPDATE {} AS t SET {} FROM {} WHERE {} RETURNING 1", &[&name, &set, &rows, &conditions]),
+    }
 }
 
 fn set<'a>(table: &TargetTable, columns: impl Iterator<Item = &'a Written>, params: &mut Params) -> Sql {
@@ -48,40 +89,28 @@ fn set<'a>(table: &TargetTable, columns: impl Iterator<Item = &'a Written>, para
     Sql::join(&set, ", ")
 }
 
-pub(super) fn delete(table: &TargetTable) -> Statement {
-    let mut params = Params::many();
-    let conditions = conditions(table, &mut params);
-    let sql = Sql::format(
-        "DELETE FROM {} AS t USING {} WHERE {}",
-        &[&table.only(), &params.rows(), &Sql::join(&conditions, " AND ")],
-    );
-    params.into_statement(sql)
+fn delete(table: &TargetTable, params: &mut Params) -> Sql {
+    let conditions = Sql::join(&conditions(table, params), " AND ");
+    Sql::format("DELETE FROM {} AS t USING {} WHERE {}", &[&table.only(), &params.rows(), &conditions])
 }
 
-pub(super) fn update_equal(table: &TargetTable) -> Statement {
-    let mut params = Params::many();
-    let whole = whole(table, &mut params);
-    let set = set(table, table.written.iter(), &mut params);
-    let sql = Sql::format(
-        "WITH {} UPDATE {} AS t SET {} FROM s JOIN there USING (whole, nth) WHERE t.ctid = there.place",
-        &[&pairs(table, &whole, &params), &table.only(), &set],
-    );
-    params.into_statement(sql)
+fn update_equal(table: &TargetTable, params: &mut Params) -> Sql {
+    Sql::format(
+        "UPDATE {} AS t SET {} FROM s JOIN there USING (whole, nth) WHERE t.ctid = there.place RETURNING 1",
+        &[&table.only(), &set(table, table.written.iter(), params)],
+    )
 }
 
-pub(super) fn delete_equal(table: &TargetTable) -> Statement {
-    let mut params = Params::many();
-    let whole = whole(table, &mut params);
-    let sql = Sql::format(
-        "WITH {} DELETE FROM {} AS t USING s JOIN there USING (whole, nth) WHERE t.ctid = there.place",
-        &[&pairs(table, &whole, &params), &table.only()],
-    );
-    params.into_statement(sql)
+fn delete_equal(table: &TargetTable) -> Sql {
+    Sql::format(
+        "DELETE FROM {} AS t USING s JOIN there USING (whole, nth) WHERE t.ctid = there.place RETURNING 1",
+        &[&table.only()],
+    )
 }
 
 /// A given old row's text.
 fn whole(table: &TargetTable, params: &mut Params) -> Sql {
-    let value = |index| params.add(Value::Old(index), super::params::Type::of(table.column(index)));
+    let value = |index| params.add(Value::Old(index), Type::of(table.column(index)));
     row_text(table.locator.iter().map(|term| term.index).map(value).collect())
 }
 

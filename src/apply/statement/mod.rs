@@ -42,6 +42,8 @@ pub enum Value {
     New(usize),
     /// Of the old row; of the new one when the change carries no old.
     Old(usize),
+    /// How many rows the statement is to touch.
+    Count,
 }
 
 /// What decides a change's statement, besides its table.
@@ -74,7 +76,8 @@ pub enum Shape {
     Many(Many),
 }
 
-/// What is done to many rows at once.
+/// What is done to many rows at once. Raises as a guard does when it touches another number of rows than it is to
+/// ([`Value::Count`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Many {
     Insert,
@@ -83,7 +86,10 @@ pub enum Many {
         unset: Vec<u16>,
         rekey: bool,
     },
-    Delete,
+    /// Without `counted` rows may be missing.
+    Delete {
+        counted: bool,
+    },
     /// As DELETE, whatever the row has besides its key.
     DeleteKey,
     /// As UPDATE and DELETE, in a table without a key: for each given row one that is equal to it in all columns.
@@ -111,11 +117,6 @@ pub fn statement(table: &TargetTable, shape: &Shape) -> Statement {
         Shape::Delete { guarded } => single::delete(table, *guarded),
         Shape::Clear { unique, except, check } => single::clear(table, *unique, *except, *check),
         Shape::Overwrite => single::overwrite(table),
-        Shape::Many(Many::Insert) => many::insert(table),
-        Shape::Many(Many::Update { unset, rekey }) => many::update(table, unset, *rekey),
-        Shape::Many(Many::Delete) => many::delete(table),
-        Shape::Many(Many::DeleteKey) => many::delete(&table.by_key_alone()),
-        Shape::Many(Many::UpdateEqual) => many::update_equal(table),
-        Shape::Many(Many::DeleteEqual) => many::delete_equal(table),
+        Shape::Many(many) => many::statement(table, many),
     }
 }

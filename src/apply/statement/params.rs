@@ -14,6 +14,9 @@ use crate::sql::Sql;
 /// `text`.
 pub(super) const TEXT_OID: u32 = 25;
 
+/// `int8`.
+const INT8_OID: u32 = 20;
+
 /// `text[]`.
 const TEXT_ARRAY_OID: u32 = 1009;
 
@@ -77,6 +80,13 @@ impl Params {
     /// What stands for the new row's value of a column (its place in the source's rows).
     pub fn new_value(&mut self, table: &TargetTable, index: usize) -> Sql {
         self.add(Value::New(index), Type::of(table.column(index)))
+    }
+
+    /// What stands for the number of rows.
+    pub fn count(&mut self) -> Sql {
+        self.types.push(INT8_OID);
+        self.values.push(Value::Count);
+        Sql::format("${}", &[&Sql::number(self.values.len() as i64)])
     }
 
     /// The subquery that gives the rows.

@@ -111,7 +111,19 @@ impl Builder {
         }
         write!(toml, "[http]\nlisten = \"127.0.0.1:{port}\"\n\n[log]\nlevel = \"debug\"\n\n{}", self.extra)
             .expect("writing to a string");
-        toml
+        match std::env::var("WALFERRY_TEST_BULK") {
+            Ok(mode) if !toml.contains("\nbulk = ") => with_bulk(&toml, &mode),
+            _ => toml,
+        }
+    }
+}
+
+/// The same configuration with this way of applying, so that the whole suite can be run in each.
+fn with_bulk(toml: &str, mode: &str) -> String {
+    let section = format!("[apply]\nbulk = \"{mode}\"\n");
+    match toml.contains("[apply]\n") {
+        true => toml.replacen("[apply]\n", &section, 1),
+        false => format!("{toml}\n{section}"),
     }
 }
 

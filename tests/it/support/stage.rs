@@ -63,7 +63,6 @@ impl Stage {
             } else {
                 workload::create(&place.client).await;
             }
-            workload::count_applications(&place.client).await;
         }
         stage
     }

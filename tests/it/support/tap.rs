@@ -3,6 +3,7 @@
 //! What makes crashes countable without anything in the product that helps: arm it, wait until it has stopped, kill.
 //! It speaks no TLS: connection strings through it say `sslmode=disable`.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -19,7 +20,7 @@ use super::wait::within;
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Seen {
-    /// A statement that starts so, parsed or as a simple query.
+    /// A statement that starts so: executed by its prepared name, parsed without one, or as a simple query.
     Statement(&'static str),
     /// The end of a command, by its tag.
     Answer(&'static str),
@@ -166,9 +167,9 @@ impl Drop for Tap {
 
 impl Shared {
     /// Counts what a message is; where it is the awaited one, says so once.
-    fn look(&self, message: &[u8], from_client: bool) -> Option<Moment> {
+    fn look(&self, message: &[u8], statement: Option<&[u8]>, from_client: bool) -> Option<Moment> {
         let mut armed = self.armed.lock().unwrap();
-        let armed = armed.as_mut().filter(|armed| armed.left > 0 && is(armed.seen, message, from_client))?;
+        let armed = armed.as_mut().filter(|armed| armed.left > 0 && is(armed.seen, message, statement, from_client))?;
         armed.left -= 1;
         armed.count += 1;
         (armed.left == 0).then_some(armed.moment)
@@ -180,16 +181,11 @@ impl Shared {
     }
 }
 
-fn is(seen: Seen, message: &[u8], from_client: bool) -> bool {
+fn is(seen: Seen, message: &[u8], statement: Option<&[u8]>, from_client: bool) -> bool {
     let (tag, body) = (message[0], &message[5..]);
     match seen {
-        Seen::Statement(start) if from_client => {
-            let text = match tag {
-                b'Q' => body,
-                b'P' => body.splitn(2, |byte| *byte == 0).nth(1).unwrap_or_default(),
-                _ => return false,
-            };
-            text.trim_ascii_start().starts_with(start.as_bytes())
+        Seen::Statement(start) => {
+            statement.is_some_and(|statement| statement.trim_ascii_start().starts_with(start.as_bytes()))
         }
         Seen::Answer(start) => !from_client && tag == b'C' && body.starts_with(start.as_bytes()),
         Seen::Status => from_client && tag == b'd' && body.first() == Some(&b'r') && body.len() == 34,
@@ -197,7 +193,33 @@ fn is(seen: Seen, message: &[u8], from_client: bool) -> bool {
             !from_client && tag == b'd' && body.first() == Some(&b'w') && message.get(PAYLOAD) == Some(&of)
         }
         Seen::CopyData => tag == b'd',
-        Seen::Statement(_) => false,
+    }
+}
+
+/// The prepared statements of a connection, by name.
+#[derive(Debug, Default)]
+struct Prepared(HashMap<Vec<u8>, Vec<u8>>);
+
+impl Prepared {
+    /// The statement that a client's message has executed.
+    fn statement<'a>(&'a mut self, message: &'a [u8]) -> Option<&'a [u8]> {
+        let (tag, body) = (*message.first()?, message.get(5..)?);
+        let mut strings = body.splitn(3, |byte| *byte == 0);
+        match tag {
+            b'Q' => Some(body),
+            b'P' => match (strings.next()?, strings.next()?) {
+                (b"", text) => Some(text),
+                (name, text) => {
+                    self.0.insert(name.to_vec(), text.to_vec());
+                    None
+                }
+            },
+            b'B' => {
+                let _portal = strings.next()?;
+                self.0.get(strings.next()?).map(Vec::as_slice)
+            }
+            _ => None,
+        }
     }
 }
 
@@ -217,13 +239,16 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>) {
 async fn carry(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, from_client: bool, shared: &Shared) {
     let mut buffer = BytesMut::with_capacity(64 * 1024);
     let mut out = BytesMut::new();
+    let mut prepared = Prepared::default();
     // The first message of a client has no tag.
     let mut tagged = !from_client;
     loop {
         let Ok(1..) = from.read_buf(&mut buffer).await else { return };
         let mut stopped = None;
         while let Some(length) = message_length(&buffer, tagged) {
-            stopped = if tagged { shared.look(&buffer[..length], from_client) } else { None };
+            let message = &buffer[..length];
+            let statement = if tagged && from_client { prepared.statement(message) } else { None };
+            stopped = if tagged { shared.look(message, statement, from_client) } else { None };
             if stopped == Some(Moment::Before) {
                 break;
             }
