@@ -143,8 +143,8 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Whether a row as it came to be is the one that is changed now. With a constraint that is deferred on the source there
-/// may be two of one key for a while, which only whole rows tell apart; without one the key tells.
+/// Whether a row as it came to be is the one that is changed now. With a constraint that is deferred on the source
+/// there may be two of one key for a while, which only whole rows tell apart; without one the key tells.
 fn is_it(last: &Merged<'_>, old: Option<&OldRow>) -> bool {
     match old {
         Some(OldRow::Full(old)) => last.values().eq(old.iter()),

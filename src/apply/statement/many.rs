@@ -1,8 +1,8 @@
 //! Many rows' changes in one statement.
 //!
 //! The rows come as arrays, one for each value, spread by `unnest` in the select list, and are joined to the table. A
-//! *counted* statement raises `division_by_zero` unless it touches the number of rows it is given, so that it can travel
-//! in one flight with its COMMIT, as a guarded UPDATE of one row does.
+//! *counted* statement raises `division_by_zero` unless it touches the number of rows it is given, so that it can
+//! travel in one flight with its COMMIT, as a guarded UPDATE of one row does.
 //!
 //! By a key, each row is looked up in its index, in the order given. Without one (REPLICA IDENTITY FULL) the table is
 //! read once for all given rows, and joined by the text of whole rows: two rows of equal text are equal, NULLs included
