@@ -21,7 +21,8 @@ const LONGEST_AXIS: f64 = 6.0;
 
 const STYLE: &str = "
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
-.number { text-anchor: end } .title { font-size: 16px; font-weight: 600 } .group { font-weight: 600 } .soft { fill: #59636e }
+.number { text-anchor: end }
+.title { font-size: 16px; font-weight: 600 } .group { font-weight: 600 } .soft { fill: #59636e }
 .faster { fill: #1a7f5a } .slower { fill: #c2691d } .equal { stroke: #59636e; stroke-dasharray: 4 3 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .soft { fill: #9198a1 } .faster { fill: #3fb68b } .slower { fill: #e0954e }

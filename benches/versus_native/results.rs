@@ -51,7 +51,7 @@ impl Results {
     /// Under which circumstances, as text.
     pub fn heading(&self) -> String {
         let mut text = format!(
-            "{}\n{}, {} CPUs, {} rounds\nboth servers: {}\nsubscriptions: binary = true, streaming = {}\n",
+            "{}\n{}, {} CPUs, rounds: {}\nboth servers: {}\nsubscriptions: binary = true, streaming = {}\n",
             self.postgres,
             self.walferry,
             self.cpus,

@@ -97,8 +97,8 @@ async fn rounds(bed: &Bed, case: &Case, options: &Options) -> Result<Copied> {
         let binary_pipe = piped(bed, case, Format::Binary).await?;
         let round = Round { both, text_pipe, binary_pipe };
         println!(
-            "{:<10} round {number}/{}: native {:.2} s, walferry {:.2} s, pipe {text_pipe:.2} s (text), {binary_pipe:.2} \
-             s (binary)",
+            "{:<10} round {number}/{}: native {:.2} s, walferry {:.2} s, \
+             pipe {text_pipe:.2} s (text), {binary_pipe:.2} s (binary)",
             case.name,
             options.rounds(),
             both.native.seconds,
