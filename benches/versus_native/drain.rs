@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use walferry::admin::output::grouped;
 
 use crate::bed::Bed;
 use crate::both::{Both, Way};
@@ -79,9 +80,9 @@ async fn drain(bed: &Bed, stage: &mut Stage, way: Way, (first, last): (i32, i32)
 }
 
 fn progress(drained: &Drained, number: u32, rounds: u32, round: &Both<Drain>) {
-    let rate = |drain: &Drain| drained.changes as f64 / drain.seconds / 1000.0;
+    let rate = |drain: &Drain| grouped((drained.changes as f64 / drain.seconds) as u64);
     println!(
-        "{:<8} round {number}/{rounds}: native {:.2} s ({:.1} k rows/s), walferry {:.2} s ({:.1} k rows/s): \
+        "{:<8} round {number}/{rounds}: native {:.2} s ({} rows/s), walferry {:.2} s ({} rows/s): \
          {:.2} times native's speed",
         drained.name,
         round.native.seconds,

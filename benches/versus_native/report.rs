@@ -50,7 +50,8 @@ fn drains(all: &[Drained]) -> String {
 
 fn drain(drained: &Drained) -> Vec<String> {
     let seconds = |way| over(&drained.rounds, |round| Some(round.of(way).seconds));
-    let rate = |way| shown(seconds(way).map(|seconds| drained.changes as f64 / seconds / 1000.0), 1) + " k";
+    let per_second = |seconds| (drained.changes as f64 / seconds) as u64;
+    let rate = |way| seconds(way).map_or_else(|| "-".to_owned(), |seconds| grouped(per_second(seconds)));
     let [native, walferry] = Way::BOTH;
     vec![
         drained.name.to_owned(),
