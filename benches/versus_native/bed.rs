@@ -5,15 +5,15 @@ use std::sync::Arc;
 use anyhow::Result;
 use walferry::admin::throwaway::{Server, Site, binaries};
 
-use crate::database::Database;
+use crate::database::{Address, Database};
 use crate::options::Options;
 
 /// The source's database.
 pub const SOURCE: &str = "bench";
 
-/// On both servers. Durable as by default (`fsync`, `full_page_writes`, `synchronous_commit` are on). What would work at
-/// times of its own choosing (autovacuum, timed checkpoints) is off, and done between the measurements instead. Workers
-/// of subscriptions start without the pauses that spare a server whose workers crash.
+/// On both servers. Durable as by default (`fsync`, `full_page_writes`, `synchronous_commit` are on). What would work
+/// at times of its own choosing (autovacuum, timed checkpoints) is off, and done between the measurements instead.
+/// Workers of subscriptions start without the pauses that spare a server whose workers crash.
 pub const SETTINGS: &[&str] = &[
     "wal_level=logical",
     "shared_buffers=1GB",
@@ -76,6 +76,11 @@ impl Bed {
     pub async fn renew_target(&self, name: &str) -> Result<Database> {
         renew(&self.on_target, name).await?;
         Database::connect(&self.target, name).await
+    }
+
+    /// Whether the target server takes these settings for a session.
+    pub async fn takes(&self, session: &str) -> bool {
+        Address::of(&self.target, "postgres").with(session).connect().await.is_ok()
     }
 
     /// So that no measurement pays for the one before.

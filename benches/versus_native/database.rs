@@ -8,6 +8,37 @@ use walferry::admin::throwaway::Server;
 /// The benchmark's own sessions are told apart from walferry's by this.
 pub const APPLICATION: &str = "versus_native";
 
+/// Where a session leads.
+#[derive(Clone, Debug)]
+pub struct Address {
+    url: String,
+    /// `options` of the session.
+    options: String,
+    place: String,
+}
+
+impl Address {
+    pub fn of(server: &Server, database: &str) -> Self {
+        let place = format!("the database {database} of the {} server", server.name);
+        Self { url: server.url("postgres", database), options: String::new(), place }
+    }
+
+    /// The same with settings, such as `-c work_mem=1GB`.
+    pub fn with(self, options: &str) -> Self {
+        Self { options: options.to_owned(), ..self }
+    }
+
+    pub async fn connect(self) -> Result<Database> {
+        let mut config: Config = self.url.parse()?;
+        config.application_name(APPLICATION).options(self.options);
+        let place = self.place;
+        let (client, connection) = config.connect(NoTls).await.with_context(|| format!("connecting to {place}"))?;
+        // What ends the connection is what its next statement reports.
+        tokio::spawn(connection);
+        Ok(Database { client, place })
+    }
+}
+
 /// An open session.
 pub struct Database {
     pub client: Client,
@@ -16,16 +47,7 @@ pub struct Database {
 
 impl Database {
     pub async fn connect(server: &Server, database: &str) -> Result<Self> {
-        let place = format!("the database {database} of the {} server", server.name);
-        let mut config: Config = server.url("postgres", database).parse()?;
-        let (client, connection) = config
-            .application_name(APPLICATION)
-            .connect(NoTls)
-            .await
-            .with_context(|| format!("connecting to {place}"))?;
-        // What ends the connection is what its next statement reports.
-        tokio::spawn(connection);
-        Ok(Self { client, place })
+        Address::of(server, database).connect().await
     }
 
     /// Statements without answers. A single one may be a procedure that commits.

@@ -4,13 +4,15 @@
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use walferry::admin::output::grouped;
 
 use crate::bed::Bed;
+use crate::both::{Both, Way};
 use crate::equality;
 use crate::marker::Seen;
 use crate::options::Options;
-use crate::replica::{Usage, Way};
-use crate::stage::Stage;
+use crate::replica::Usage;
+use crate::stage::{Play, Stage};
 use crate::workloads::Workload;
 
 /// One way in one round.
@@ -24,14 +26,6 @@ pub struct Drain {
     pub usage: Usage,
 }
 
-/// One round: both ways with the same WAL.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Round {
-    pub first: Way,
-    pub native: Drain,
-    pub walferry: Drain,
-}
-
 /// A workload's rounds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Drained {
@@ -42,18 +36,19 @@ pub struct Drained {
     /// Of one round, for each target.
     pub changes: u64,
     pub transactions: u64,
-    pub rounds: Vec<Round>,
+    pub rounds: Vec<Both<Drain>>,
 }
 
-/// Measures the workload with `targets` databases for each way.
-pub async fn measure(bed: &Bed, workload: &Workload, targets: usize, options: &Options) -> Result<Drained> {
+/// Measures the workload.
+pub async fn measure(bed: &Bed, workload: &Workload, options: &Options) -> Result<Drained> {
     let changes = workload.changes(options);
     let fill = format!("CALL fill({changes}, {})", options.rounds());
-    let mut stage = Stage::set(bed, workload.sql, &fill, targets, options).await?;
+    let play = Play { sql: workload.sql, fill: &fill, targets: workload.targets, session: workload.session };
+    let mut stage = Stage::set(bed, &play, options).await?;
     let mut drained = Drained {
         name: workload.name,
         title: workload.title,
-        targets,
+        targets: workload.targets,
         changes,
         transactions: workload.transactions(options),
         rounds: Vec::new(),
@@ -63,13 +58,7 @@ pub async fn measure(bed: &Bed, workload: &Workload, targets: usize, options: &O
         let first = stage.mark().await?;
         stage.source.run(&format!("CALL run({changes}, {number})")).await.context("the workload fails")?;
         let last = stage.mark().await?;
-        let ways = Way::in_turn(number);
-        let mut drains = [None, None];
-        for way in ways {
-            drains[way as usize] = Some(drain(bed, &mut stage, way, (first, last)).await?);
-        }
-        let [Some(native), Some(walferry)] = drains else { unreachable!("both had their turn") };
-        let round = Round { first: ways[0], native, walferry };
+        let round = Both::in_turn(number, async |way| drain(bed, &mut stage, way, (first, last)).await).await?;
         progress(&drained, number, options.rounds(), &round);
         drained.rounds.push(round);
     }
@@ -90,11 +79,11 @@ async fn drain(bed: &Bed, stage: &mut Stage, way: Way, (first, last): (i32, i32)
     Ok(Drain { seconds: last, first_seconds: first, usage })
 }
 
-fn progress(drained: &Drained, number: u32, rounds: u32, round: &Round) {
-    let rate = |drain: &Drain| drained.changes as f64 / drain.seconds / 1000.0;
+fn progress(drained: &Drained, number: u32, rounds: u32, round: &Both<Drain>) {
+    let rate = |drain: &Drain| grouped((drained.changes as f64 / drain.seconds) as u64);
     println!(
-        "{:<8} round {number}/{rounds}: native {:.2} s ({:.1} k rows/s), walferry {:.2} s ({:.1} k rows/s): {:.2} times \
-         native's speed",
+        "{:<8} round {number}/{rounds}: native {:.2} s ({} rows/s), walferry {:.2} s ({} rows/s): \
+         {:.2} times native's speed",
         drained.name,
         round.native.seconds,
         rate(&round.native),

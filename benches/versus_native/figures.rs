@@ -1,6 +1,8 @@
 //! Medians and ratios: pure.
 
-use crate::drain::{Drain, Drained, Round};
+use crate::both::Way;
+use crate::drain::Drained;
+use crate::replica::Usage;
 
 /// The middle one; of an even number the mean of the two in the middle. `None` of none.
 pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
@@ -14,42 +16,52 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// The median of what is known in each round; `None` where it is known in none.
-pub fn over_rounds(drained: &Drained, figure: impl Fn(&Round) -> Option<f64>) -> Option<f64> {
-    median(drained.rounds.iter().filter_map(figure))
+/// The value below which this part of the sorted ones lie, in percent. 0 of none.
+pub fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let last = sorted.len().saturating_sub(1);
+    sorted.get((last as f64 * percent / 100.0).round() as usize).copied().unwrap_or_default()
 }
 
-/// How many times as fast as native: the median of the rounds' ratios.
-pub fn speed(drained: &Drained) -> Option<f64> {
-    over_rounds(drained, |round| Some(round.native.seconds / round.walferry.seconds))
+/// The median of what is known of each round; `None` where it is known of none.
+pub fn over<R>(rounds: &[R], figure: impl Fn(&R) -> Option<f64>) -> Option<f64> {
+    median(rounds.iter().filter_map(figure))
 }
 
-/// Processor time of the walsenders with walferry, as a part of that with native.
-pub fn walsender_ratio(drained: &Drained) -> Option<f64> {
-    over_rounds(drained, |round| {
-        Some(round.walferry.usage.walsender_cpu? / positive(round.native.usage.walsender_cpu?)?)
-    })
-}
-
-/// Microseconds of the daemon's processor time for each change that reached a target.
-pub fn daemon_micros(drained: &Drained) -> Option<f64> {
-    let changes = drained.changes as f64 * drained.targets as f64;
-    over_rounds(drained, |round| Some(round.walferry.usage.daemon_cpu? * 1e6 / changes))
-}
-
-/// Of all processes that replicate, for each change that reached a target, in microseconds.
-pub fn all_micros(drained: &Drained, of: impl Fn(&Round) -> &Drain) -> Option<f64> {
-    let changes = drained.changes as f64 * drained.targets as f64;
-    over_rounds(drained, |round| {
-        let usage = of(round).usage;
-        let seconds = usage.walsender_cpu? + usage.target_cpu? + usage.daemon_cpu.unwrap_or_default();
-        Some(seconds * 1e6 / changes)
+/// How many times as fast as native: the median of the rounds' ratios of seconds, or of milliseconds.
+pub fn speed<R>(rounds: &[R], times: impl Fn(&R) -> (f64, f64)) -> Option<f64> {
+    over(rounds, |round| {
+        let (native, walferry) = times(round);
+        Some(native / positive(walferry)?)
     })
 }
 
 /// The most memory the daemon has had in any round.
-pub fn daemon_memory(drained: &Drained) -> Option<u64> {
-    drained.rounds.iter().filter_map(|round| round.walferry.usage.daemon_memory).max()
+pub fn daemon_memory<R>(rounds: &[R], usage: impl Fn(&R) -> Usage) -> Option<u64> {
+    rounds.iter().filter_map(|round| usage(round).daemon_memory).max()
+}
+
+impl Drained {
+    /// Processor time of the walsenders with walferry, as a part of that with native.
+    pub fn walsender_ratio(&self) -> Option<f64> {
+        over(&self.rounds, |round| {
+            Some(round.walferry.usage.walsender_cpu? / positive(round.native.usage.walsender_cpu?)?)
+        })
+    }
+
+    /// Microseconds of processor time of all processes that replicate, for each change that reached a target.
+    pub fn micros(&self, way: Way) -> Option<f64> {
+        over(&self.rounds, |round| Some(round.of(way).usage.cpu()? * 1e6 / self.arrived()))
+    }
+
+    /// The same of the daemon alone.
+    pub fn daemon_micros(&self) -> Option<f64> {
+        over(&self.rounds, |round| Some(round.walferry.usage.daemon_cpu? * 1e6 / self.arrived()))
+    }
+
+    /// Changes that reached a target.
+    fn arrived(&self) -> f64 {
+        self.changes as f64 * self.targets as f64
+    }
 }
 
 fn positive(value: f64) -> Option<f64> {

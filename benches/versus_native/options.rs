@@ -88,6 +88,11 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|only| only.eq_ignore_ascii_case(name))
     }
 
+    /// Names that mean nothing.
+    pub fn strangers<'a>(&'a self, known: &'a [&str]) -> impl Iterator<Item = &'a String> {
+        self.only.iter().filter(|only| !known.iter().any(|known| known.eq_ignore_ascii_case(only)))
+    }
+
     /// The size to take: thousands, so that whatever divides them comes out even.
     pub fn size(&self, full: u64, quick: u64) -> u64 {
         let size = if self.quick { quick } else { full };

@@ -1,55 +1,110 @@
-//! The results as text.
+//! The results as text: medians of the rounds, and ratios as medians of the rounds' ratios.
 
-use walferry::admin::output::{size, table};
+use walferry::admin::output::{grouped, size, table};
 
-use crate::drain::{Drain, Drained, Round};
-use crate::figures::{all_micros, daemon_memory, daemon_micros, over_rounds, speed, walsender_ratio};
+use crate::both::Way;
+use crate::copy::{Copied, Round};
+use crate::drain::Drained;
+use crate::figures::{daemon_memory, over, speed};
+use crate::lag::{Lag, Lags};
+use crate::results::Results;
 
-/// Medians of the rounds, and ratios as medians of the rounds' ratios.
-pub fn drains(all: &[Drained]) -> String {
+/// A table for each kind of measurement that was made.
+pub fn text(results: &Results) -> String {
+    let mut tables = Vec::new();
+    if !results.drains.is_empty() {
+        tables.push(drains(&results.drains));
+    }
+    if !results.lags.is_empty() {
+        tables.push(lags(&results.lags));
+    }
+    if !results.copies.is_empty() {
+        tables.push(copies(&results.copies));
+    }
+    tables.join("\n")
+}
+
+/// `1.84`; `-` where it is not known.
+pub fn shown(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+fn drains(all: &[Drained]) -> String {
     let header = [
         "drain",
-        "what",
+        "",
+        "rows",
+        "tx",
         "native s",
         "walferry s",
         "native rows/s",
         "walferry rows/s",
         "× native",
-        "walsender cpu",
-        "cpu per row",
+        "walsender cpu ×",
+        "all cpu per row",
         "daemon's",
         "its memory",
     ];
-    table(&header, &[2, 3, 4, 5, 6, 7, 8, 9, 10], all.iter().map(row))
+    table(&header, &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], all.iter().map(drain))
 }
 
-fn row(drained: &Drained) -> Vec<String> {
-    let seconds = |of: fn(&Round) -> &Drain| over_rounds(drained, |round| Some(of(round).seconds));
-    let rows = |of: fn(&Round) -> &Drain| seconds(of).map(|seconds| drained.changes as f64 / seconds / 1000.0);
-    let cpu = |of: fn(&Round) -> &Drain| shown(all_micros(drained, of), 1);
+fn drain(drained: &Drained) -> Vec<String> {
+    let seconds = |way| over(&drained.rounds, |round| Some(round.of(way).seconds));
+    let per_second = |seconds| (drained.changes as f64 / seconds) as u64;
+    let rate = |way| seconds(way).map_or_else(|| "-".to_owned(), |seconds| grouped(per_second(seconds)));
+    let [native, walferry] = Way::BOTH;
     vec![
         drained.name.to_owned(),
         drained.title.to_owned(),
+        grouped(drained.changes),
+        grouped(drained.transactions),
         shown(seconds(native), 2),
         shown(seconds(walferry), 2),
-        shown(rows(native), 1) + " k",
-        shown(rows(walferry), 1) + " k",
-        shown(speed(drained), 2),
-        shown(walsender_ratio(drained), 2),
-        format!("{} → {} µs", cpu(native), cpu(walferry)),
-        shown(daemon_micros(drained), 2) + " µs",
-        daemon_memory(drained).map_or_else(|| "-".to_owned(), size),
+        rate(native),
+        rate(walferry),
+        shown(speed(&drained.rounds, |round| (round.native.seconds, round.walferry.seconds)), 2),
+        shown(drained.walsender_ratio(), 2),
+        format!("{} → {} µs", shown(drained.micros(native), 1), shown(drained.micros(walferry), 1)),
+        shown(drained.daemon_micros(), 2) + " µs",
+        daemon_memory(&drained.rounds, |round| round.walferry.usage).map_or_else(|| "-".to_owned(), size),
     ]
 }
 
-fn native(round: &Round) -> &Drain {
-    &round.native
+fn lags(all: &[Lags]) -> String {
+    let header = ["lag", "", "p50 ms", "p95 ms", "p99 ms", "committed/s", "cpu under load", "cpu when idle"];
+    table(&header, &[0, 2, 3, 4, 5, 6, 7], all.iter().flat_map(|lags| Way::BOTH.map(|way| lag(lags, way))))
 }
 
-fn walferry(round: &Round) -> &Drain {
-    &round.walferry
+fn lag(lags: &Lags, way: Way) -> Vec<String> {
+    let over = |figure: fn(&Lag) -> Option<f64>| over(&lags.rounds, |round| figure(round.of(way)));
+    let percent = |cpu: Option<f64>| shown(cpu.map(|cpu| cpu * 100.0), 1) + " %";
+    vec![
+        format!("{}/s", grouped(lags.rate.into())),
+        way.to_string(),
+        shown(over(|lag| Some(lag.p50)), 2),
+        shown(over(|lag| Some(lag.p95)), 2),
+        shown(over(|lag| Some(lag.p99)), 2),
+        shown(over(|lag| Some(lag.rate)), 0),
+        percent(over(|lag| lag.cpu)),
+        percent(over(|lag| lag.idle_cpu)),
+    ]
 }
 
-fn shown(value: Option<f64>, digits: usize) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+fn copies(all: &[Copied]) -> String {
+    let header = ["copy", "", "size", "native s", "walferry s", "text pipe s", "binary pipe s", "× native", "memory"];
+    let rows = all.iter().map(|copied| {
+        let over = |figure: fn(&Round) -> f64| over(&copied.rounds, |round| Some(figure(round)));
+        vec![
+            copied.name.to_owned(),
+            copied.title.to_owned(),
+            size(copied.bytes),
+            shown(over(|round| round.both.native.seconds), 2),
+            shown(over(|round| round.both.walferry.seconds), 2),
+            shown(over(|round| round.text_pipe), 2),
+            shown(over(|round| round.binary_pipe), 2),
+            shown(speed(&copied.rounds, |round| (round.both.native.seconds, round.both.walferry.seconds)), 2),
+            daemon_memory(&copied.rounds, |round| round.both.walferry.usage).map_or_else(|| "-".to_owned(), size),
+        ]
+    });
+    table(&header, &[2, 3, 4, 5, 6, 7, 8], rows)
 }

@@ -3,10 +3,23 @@
 use anyhow::Result;
 
 use crate::bed::Bed;
+use crate::both::Way;
 use crate::database::Database;
 use crate::marker::{self, Watch};
 use crate::options::Options;
-use crate::replica::{Replica, Way};
+use crate::replica::Replica;
+
+/// What is to be there.
+pub struct Play<'a> {
+    /// Tables and procedures, in all databases.
+    pub sql: &'a str,
+    /// Puts rows into the source.
+    pub fill: &'a str,
+    /// How many target databases each way has.
+    pub targets: usize,
+    /// What walferry's sessions on the target are to be set to.
+    pub session: &'a str,
+}
 
 /// A way, connected once and switched off.
 pub struct Side {
@@ -23,17 +36,17 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Makes everything, with `count` target databases for each way, copies the rows, and switches replication off.
-    pub async fn set(bed: &Bed, sql: &str, fill: &str, count: usize, options: &Options) -> Result<Self> {
+    /// Makes everything, copies the rows, and switches replication off.
+    pub async fn set(bed: &Bed, play: &Play<'_>, options: &Options) -> Result<Self> {
         let source = bed.renew_source().await?;
         source.run("SET synchronous_commit = off").await?;
-        for statement in [sql, marker::SCHEMA, fill, "VACUUM ANALYZE"] {
+        for statement in [play.sql, marker::SCHEMA, play.fill, "VACUUM ANALYZE"] {
             source.run(statement).await?;
         }
         let mut stage = Self {
             sides: [
-                Side::set(Way::Native, bed, sql, count, options).await?,
-                Side::set(Way::Walferry, bed, sql, count, options).await?,
+                Side::set(Way::Native, bed, play, options).await?,
+                Side::set(Way::Walferry, bed, play, options).await?,
             ],
             source,
             marker: 0,
@@ -80,14 +93,14 @@ impl Stage {
 }
 
 impl Side {
-    async fn set(way: Way, bed: &Bed, sql: &str, count: usize, options: &Options) -> Result<Self> {
-        let databases = way.databases(count);
+    async fn set(way: Way, bed: &Bed, play: &Play<'_>, options: &Options) -> Result<Self> {
+        let databases = way.databases(play.targets);
         for name in &databases {
             let target = bed.renew_target(name).await?;
-            target.run(sql).await?;
+            target.run(play.sql).await?;
             target.run(marker::SCHEMA).await?;
         }
         let watch = Watch::open(bed, &databases).await?;
-        Ok(Self { replica: Replica::new(way, bed, databases, options).await?, watch })
+        Ok(Self { replica: Replica::new(way, bed, databases, play.session, options).await?, watch })
     }
 }

@@ -7,7 +7,6 @@ mod daemon;
 mod native;
 mod walferry;
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -16,42 +15,12 @@ use serde::Serialize;
 pub use self::native::Native;
 pub use self::walferry::Walferry;
 use crate::bed::Bed;
+use crate::both::Way;
 use crate::options::Options;
 use crate::process::cpu_seconds;
 
 /// How long a copy, a start or a stop may take.
 const PATIENCE: Duration = Duration::from_secs(900);
-
-/// Which way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Way {
-    Native,
-    Walferry,
-}
-
-impl Way {
-    pub const BOTH: [Self; 2] = [Self::Native, Self::Walferry];
-
-    /// Both, the other first in every second round.
-    pub fn in_turn(round: u32) -> [Self; 2] {
-        if round % 2 == 1 { Self::BOTH } else { [Self::Walferry, Self::Native] }
-    }
-
-    /// Its databases on the target server.
-    pub fn databases(self, count: usize) -> Vec<String> {
-        (1..=count).map(|number| format!("{self}_{number}")).collect()
-    }
-}
-
-impl fmt::Display for Way {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Walferry => "walferry",
-        })
-    }
-}
 
 /// What the processes that are at work have used since they were switched on.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -66,6 +35,18 @@ pub struct Usage {
     pub daemon_memory: Option<u64>,
 }
 
+impl Usage {
+    /// Seconds of processor time of all of them.
+    pub fn cpu(&self) -> Option<f64> {
+        Some(self.walsender_cpu? + self.target_cpu? + self.daemon_cpu.unwrap_or_default())
+    }
+
+    /// The same since an earlier look.
+    pub fn cpu_since(&self, earlier: &Self) -> Option<f64> {
+        Some(self.cpu()? - earlier.cpu()?)
+    }
+}
+
 /// One way, set up. The publication is there; nothing is copied yet.
 pub enum Replica {
     Native(Native),
@@ -73,11 +54,11 @@ pub enum Replica {
 }
 
 impl Replica {
-    /// Sets up a way to these databases.
-    pub async fn new(way: Way, bed: &Bed, databases: Vec<String>, options: &Options) -> Result<Self> {
+    /// Sets up a way to these databases; walferry's sessions there are set to `session`.
+    pub async fn new(way: Way, bed: &Bed, databases: Vec<String>, session: &str, options: &Options) -> Result<Self> {
         Ok(match way {
             Way::Native => Self::Native(Native::new(bed, databases, options.native_streaming).await?),
-            Way::Walferry => Self::Walferry(Walferry::new(bed, databases, options).await?),
+            Way::Walferry => Self::Walferry(Walferry::new(bed, databases, session, options).await?),
         })
     }
 
@@ -143,14 +124,11 @@ impl Replica {
 
     /// Takes it away again, with its slots and its publication.
     pub async fn remove(mut self, bed: &Bed) -> Result<()> {
-        match &mut self {
-            Self::Native(native) => native.remove().await?,
-            Self::Walferry(walferry) => {
-                walferry.switch_off().await?;
-                walferry.remove(bed).await?;
-            }
+        self.switch_off(bed).await?;
+        match &self {
+            Self::Native(native) => native.remove(bed).await,
+            Self::Walferry(walferry) => walferry.remove(bed).await,
         }
-        Ok(())
     }
 
     /// An error when it has ended by itself, or takes too long.

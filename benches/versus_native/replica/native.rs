@@ -66,12 +66,13 @@ impl Native {
         self.alter("DISABLE").await
     }
 
-    pub async fn remove(&self) -> Result<()> {
+    pub async fn remove(&self, bed: &Bed) -> Result<()> {
         // One by one: each waits for its worker, and drops its slot on the source.
         for (name, session) in self.each() {
             session.run(&format!("DROP SUBSCRIPTION {name}")).await?;
         }
-        Ok(())
+        let source = Database::connect(&bed.source, SOURCE).await?;
+        source.run(&format!("DROP PUBLICATION {PUBLICATION}")).await
     }
 
     async fn alter(&self, how: &str) -> Result<()> {

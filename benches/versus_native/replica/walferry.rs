@@ -28,12 +28,12 @@ pub struct Walferry {
 }
 
 impl Walferry {
-    pub async fn new(bed: &Bed, names: Vec<String>, options: &Options) -> Result<Self> {
+    pub async fn new(bed: &Bed, names: Vec<String>, session: &str, options: &Options) -> Result<Self> {
         let source = Database::connect(&bed.source, SOURCE).await?;
         source.run(&format!("CREATE PUBLICATION {SLOT} FOR ALL TABLES")).await?;
         let tables = source.value("SELECT count(*) FROM pg_publication_tables WHERE pubname = $1", &[&SLOT]).await?;
         let sessions = try_join_all(names.iter().map(|name| Database::connect(&bed.target, name))).await?;
-        let daemon = Daemon::configure(bed, &options.walferry, &configuration(bed, &names, &options.set))?;
+        let daemon = Daemon::configure(bed, &options.walferry, &configuration(bed, &names, session, &options.set))?;
         Ok(Self { names, sessions, tables, daemon })
     }
 
@@ -65,7 +65,9 @@ impl Walferry {
     }
 
     pub async fn remove(&self, bed: &Bed) -> Result<()> {
-        bed.on_source.run(&format!("SELECT pg_drop_replication_slot('{SLOT}')")).await
+        bed.on_source.run(&format!("SELECT pg_drop_replication_slot('{SLOT}')")).await?;
+        let source = Database::connect(&bed.source, SOURCE).await?;
+        source.run(&format!("DROP PUBLICATION {SLOT}")).await
     }
 
     pub fn must_run(&mut self) -> Result<()> {
@@ -83,15 +85,18 @@ impl Walferry {
     }
 }
 
-fn configuration(bed: &Bed, names: &[String], set: &[String]) -> String {
+fn configuration(bed: &Bed, names: &[String], session: &str, set: &[String]) -> String {
     let mut text = "http.listen = \"\"\n".to_owned();
     for line in set {
         text += &format!("{line}\n");
     }
     let source = bed.source.url("postgres", SOURCE);
     text += &format!("\n[source]\nurl = \"{source}\"\nslot = \"{SLOT}\"\npublication = \"{SLOT}\"\n");
+    // As a URL writes what has a meaning of its own there.
+    let session = session.replace(' ', "%20").replace('=', "%3D");
     for name in names {
-        text += &format!("\n[[target]]\nname = \"{name}\"\nurl = \"{}\"\n", bed.target.url("postgres", name));
+        let target = bed.target.url("postgres", name);
+        text += &format!("\n[[target]]\nname = \"{name}\"\nurl = \"{target}&options={session}\"\n");
     }
     text
 }
