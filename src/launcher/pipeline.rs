@@ -3,7 +3,7 @@
 //! ```text
 //!   WalReceiver ─▶ Decoder ─▶ Assembler ─▶ Dispatcher ─▶ queue[t] ─▶ apply worker t
 //!        ▲ status task                                                    │
-//!        └──────────────── Board: min over targets of what is stored ◀────┘
+//!        └─────────────── Board: min over targets of what is durable ◀────┘
 //! ```
 //! One replication session lasts until the connection fails, or a target must be served from an earlier position than
 //! the stream has reached, or there is nobody to serve. The next session starts with the earliest of the commits that
@@ -238,8 +238,8 @@ impl Pipeline {
     }
 }
 
-/// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock then:
-/// whoever becomes the active one finds out.
+/// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock
+/// then: whoever becomes the active one finds out.
 fn slot_gone(error: SourceError) -> LaunchError {
     match error {
         SourceError::SlotMissing { slot } => LaunchError::SourceChanged {
