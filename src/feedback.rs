@@ -73,17 +73,17 @@ impl Ledger {
         self.targets[target.0].last = Some(commit);
     }
 
-    /// The target has stored progress up to here. Stored progress never goes back; a lower one is a mistake of the
-    /// program, and ignored, since the higher one may have been confirmed.
+    /// The target has progress up to here on its disk. That never goes back; a lower one is a mistake of the program,
+    /// and ignored, since the higher one may have been confirmed.
     pub fn durable(&mut self, target: TargetId, durable: DurableLsn) {
         let stored = &mut self.targets[target.0].durable;
         debug_assert!(*stored <= Some(durable), "durable went back from {stored:?} to {durable:?}");
         *stored = (*stored).max(Some(durable));
     }
 
-    /// A target that comes (back) has stored progress up to here, and applied this commit last, as was just read from
-    /// it. Lower than before when the
-    /// target was restored from a backup; whoever lets it come back has made sure that nothing above was confirmed.
+    /// A target that comes (back) has progress up to here on its disk, and applied this commit last, as was just read
+    /// from it. Lower than before when the target was restored from a backup; whoever lets it come back has made sure
+    /// that nothing above was confirmed.
     pub fn stands_at(&mut self, target: TargetId, durable: DurableLsn, last: Option<CommitLsn>) {
         let entry = &mut self.targets[target.0];
         (entry.dispatched, entry.durable, entry.last) = (Some(durable.end_lsn()), Some(durable), last);

@@ -32,7 +32,8 @@
 //!
 //! - A target's progress is stored in the same target transaction as the rows it speaks of.
 //! - received ≥ dispatched(t) ≥ durable(t) for each target t, and confirmed ≤ the lowest durable(t). What is durable
-//!   and what is confirmed are types of their own (`lsn`), each made in one file.
+//!   and what is confirmed are types of their own (`lsn`), each made in one file. What a target has only committed is
+//!   not durable: a crash may take it back, together with the progress that speaks of it.
 //! - A transaction is identified by its end LSN. A source transaction never spans two target commits.
 //! - A session is believed to bring the history that a target has followed only once the target's last commit has come
 //!   again in it, or the slot was confirmed beyond that commit (`launcher/dispatch.rs`).
@@ -45,6 +46,8 @@
 //!   every transaction that ends above the start position.
 //! - START_REPLICATION below the slot's `confirmed_flush_lsn` starts there silently (`CreateDecodingContext`): whoever
 //!   starts compares the two first.
+//! - A crash takes back the last commits only, never one without those after it; and a commit that waited for the disk
+//!   keeps all before it.
 //! - A snapshot exported with a slot shows exactly the transactions whose commit record lies below its consistent
 //!   point.
 //!

@@ -5,7 +5,7 @@
 //! | [`Lsn`] | any byte position in the WAL | anyone |
 //! | [`CommitLsn`] | where a transaction's commit record starts (`final_lsn` of Begin) | the decoder |
 //! | [`EndLsn`] | where that record ends; *the* identity of a transaction | the decoder, stored progress |
-//! | [`DurableLsn`] | a target has stored progress up to here | `apply/progress.rs` only |
+//! | [`DurableLsn`] | a target has progress up to here on its disk | `apply/progress.rs` only |
 //! | [`ConfirmedFlush`] | what the source may forget | `feedback.rs` only |
 //!
 //! `Lsn` 0/0 is PostgreSQL's `InvalidXLogRecPtr`: it means *unknown*, so it is never stored here; an unknown
@@ -116,7 +116,8 @@ position! {
     EndLsn, pub new
 }
 position! {
-    /// A target has answered the COMMIT that stored progress up to here. Made by `apply/progress.rs` only.
+    /// A target has stored progress up to here, and on its disk: a crash does not take it back. Made by
+    /// `apply/progress.rs` only.
     DurableLsn, pub(crate) new
 }
 position! {

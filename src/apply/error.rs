@@ -38,8 +38,12 @@ pub enum ApplyError {
     /// The progress row is not where this daemon left it.
     #[error("stream \"{stream}\": the progress row on the target was moved by somebody else (expected {expected})")]
     Fenced { stream: String, expected: EndLsn },
-    /// After a reconnect the progress row stands where neither the last nor the present commit left it.
-    #[error("stream \"{stream}\": the target's progress is {found}, where {expected} was stored")]
+    /// The progress row stands where neither the last nor the present commit left it: the target has crashed and lost
+    /// commits that were not on its disk yet, was restored, or somebody else has moved it.
+    #[error(
+        "stream \"{stream}\": the target's progress is {found}, where {expected} was committed; what it lacks comes \
+         again"
+    )]
     Moved { stream: String, expected: EndLsn, found: String },
     /// A table that the stream brings and that has not been copied.
     #[error("{0} was added to the publication and has not been copied yet")]
@@ -84,6 +88,14 @@ impl ConflictKind {
 impl std::fmt::Display for ConflictKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+impl ApplyError {
+    /// [`Self::Moved`], to where the row was found, if it was.
+    pub(super) fn moved(stream: &str, expected: EndLsn, found: Option<EndLsn>) -> Self {
+        let found = found.map_or_else(|| "gone".to_owned(), |end| end.to_string());
+        Self::Moved { stream: stream.to_owned(), expected, found }
     }
 }
 

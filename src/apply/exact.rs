@@ -293,7 +293,7 @@ impl Applier {
         self.report_mended();
         self.report_missing(parts, missing);
         let time = commit.map(|commit| commit.time);
-        self.observer.durable(progress::answered(end), time, Some(self.begun.elapsed()));
+        self.observer.committed(end, time, Some(self.begun.elapsed()));
     }
 
     /// Reports the conflicts that were mended.

@@ -14,6 +14,8 @@
 //! | `conflict.rs` | change by change where the target refused one |
 //! | `truncation.rs` | TRUNCATE, and what does its work where the target refuses it |
 //! | `flight.rs` | statements sent together, answers told apart |
+//! | `flush.rs` | from committed to durable, beside the applying |
+//! | `flushed.rs` | what is outstanding there (pure) |
 //! | `session.rs` | connections, matched tables, prepared statements |
 //! | `table.rs` | a source table matched to the target's (pure) |
 //! | `statement.rs` | the SQL of a change (pure) |
@@ -28,6 +30,11 @@
 //!   after the restart the stream is read from `0/300`.
 //! * It dies after COMMIT took effect, before the answer arrives: rows and `0/500` are there. After a reconnect the
 //!   row is read: `0/500` is the batch's end, so the batch is done. After a restart the stream is read from `0/500`.
+//! * The target dies after it has answered, and comes back without what was not on its disk yet: rows and `0/500` are
+//!   gone together, the row stands at `0/300` or `0/400`. The source was not told of more: only what is on the target's
+//!   disk is confirmed (`flush.rs`). The connection is gone with the target; the row is read, found behind, and the
+//!   stream is read again from there. So it is for a daemon that starts in between: what it reads may be taken back,
+//!   and it has it written to the disk before it believes it.
 //! * Another daemon, or a session of this one that was given up and lives on at the target, is applying the same batch:
 //!   it holds the row and is waited for. Then the row stands at `0/500`, no row has `0/300`, and the first statement
 //!   raises an error before any row is met.
@@ -38,6 +45,8 @@ pub mod conflict;
 pub mod error;
 pub mod exact;
 pub mod flight;
+mod flush;
+mod flushed;
 pub mod observer;
 pub mod plan;
 pub mod progress;

@@ -6,14 +6,17 @@ use std::time::Duration;
 use super::error::{ApplyError, ConflictKind};
 use crate::change::{Part, PgTime};
 use crate::error::Verdict;
-use crate::lsn::{DurableLsn, Lsn};
+use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::relation::TableName;
 
 /// Told by a worker; must not block.
 pub trait Observer: Send + Sync {
-    /// The target has committed and stored this position; `commit_time` is the source's, when data came with it. `took`
-    /// is the time from the target transaction's first statement to the answer to its COMMIT, where that is known.
-    fn durable(&self, position: DurableLsn, commit_time: Option<PgTime>, took: Option<Duration>);
+    /// The target has committed this position, and shows what lies before it; a crash may still take it back.
+    /// `commit_time` is the source's, when data came with it. `took` is the time from the target transaction's first
+    /// statement to the answer to its COMMIT, where that is known.
+    fn committed(&self, end: EndLsn, commit_time: Option<PgTime>, took: Option<Duration>);
+    /// What was committed up to here is on the target's disk.
+    fn durable(&self, position: DurableLsn);
     /// The changes of these parts are in the target (with a transaction in pieces: will be, when it commits).
     fn applied(&self, parts: &[Arc<Part>]);
     /// A conflict was met, and under `source_wins` mended.

@@ -3,8 +3,13 @@
 //! It moves in the same target transaction as the data, by compare-and-set: `… WHERE end_lsn = <expected>`, and no row
 //! is an error that aborts the transaction. So two daemons can never both move it, and a crash at any moment leaves
 //! data and position together. `DurableLsn` is made here and nowhere else.
+//!
+//! A row that is read may be of a commit that is not on the target's disk yet: of this daemon's, or of one that was
+//! just killed. A crash of the target takes it back, and what the source was told to forget meanwhile would be lost. So
+//! what is durable is found out by [`read_durable`] only.
 
 use bytes::Bytes;
+use tokio_postgres::Row;
 
 use crate::change::{Commit, PgTime};
 use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
@@ -70,15 +75,8 @@ pub struct Stored {
     pub last: Option<LastCommit>,
 }
 
-impl Stored {
-    /// What is durable on the target: a row that was read is committed.
-    pub fn durable(&self) -> Option<DurableLsn> {
-        self.end_lsn.map(|end| DurableLsn::new(end.lsn()))
-    }
-}
-
-/// What is durable once the target has answered the COMMIT that stored this position. The apply session has
-/// `synchronous_commit = on`, so an answered COMMIT is on the target's disk.
+/// What is durable once the target has answered the COMMIT that stored this position, in a session that waits for the
+/// disk (`apply.synchronous_commit`).
 pub(super) fn answered(end: EndLsn) -> DurableLsn {
     DurableLsn::new(end.lsn())
 }
@@ -171,7 +169,15 @@ async fn version(client: &Client) -> Result<i32, PgError> {
     Ok(client.query_one(&latest, &[]).await?.get(0))
 }
 
-/// The stream's row; `None` when the target does not know the stream (or walferry).
+/// What is read of a row. PgTime counts microseconds from 2000-01-01; extract() is exact (numeric, from PostgreSQL 14
+/// on).
+const COLUMNS: Sql = Sql::new(
+    "system_identifier, timeline, database, slot, end_lsn::text, publication, commit_lsn::text,
+     (extract(epoch FROM commit_time) * 1000000)::bigint - 946684800000000",
+);
+
+/// The stream's row; `None` when the target does not know the stream (or walferry). It may be of a commit that a crash
+/// takes back.
 ///
 /// # Errors
 /// As [`Client::query`].
@@ -180,15 +186,36 @@ pub async fn read(client: &Client, stream: &str) -> Result<Option<Stored>, PgErr
     if !made.get::<_, bool>(0) {
         return Ok(None);
     }
-    // PgTime counts microseconds from 2000-01-01; extract() is exact (numeric, from PostgreSQL 14 on).
-    let row = Sql::new(
-        "SELECT system_identifier, timeline, database, slot, end_lsn::text, publication, commit_lsn::text, \
-                (extract(epoch FROM commit_time) * 1000000)::bigint - 946684800000000 \
-         FROM walferry.progress WHERE stream = $1",
+    let row = Sql::format("SELECT {} FROM walferry.progress WHERE stream = $1", &[&COLUMNS]);
+    Ok(client.query_opt(&row, &[&stream]).await?.map(stored))
+}
+
+/// The stream's row and its position, which is durable. Needs walferry's schema, and no rights besides.
+///
+/// The transaction that reads writes WAL, by locking a row that nobody else needs (without it, it fails), and commits
+/// synchronously, as every [`Client`]'s session does: so its commit waits for the disk, and for the standbys that the
+/// server waits for (`RecordTransactionCommit` in xact.c). What it has seen was committed before it wrote, and lies
+/// before that in the WAL.
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn read_durable(client: &Client, stream: &str) -> Result<Option<(Stored, Option<DurableLsn>)>, PgError> {
+    let row = Sql::format(
+        "SELECT {} FROM walferry.progress, (SELECT 1 / count(*) AS one FROM
+             (SELECT 1 FROM walferry.migration WHERE version = 1 FOR KEY SHARE) AS held) AS written
+         WHERE stream = $1 AND one = 1",
+        &[&COLUMNS],
     );
-    let row = client.query_opt(&row, &[&stream]).await?;
+    let stored = client.query_opt(&row, &[&stream]).await?.map(stored);
+    Ok(stored.map(|stored| {
+        let durable = stored.end_lsn.map(|end| DurableLsn::new(end.lsn()));
+        (stored, durable)
+    }))
+}
+
+fn stored(row: Row) -> Stored {
     let lsn = |text: Option<String>| Lsn::known(text?.parse::<Lsn>().ok()?.as_u64());
-    Ok(row.map(|row| Stored {
+    Stored {
         system_identifier: row.get(0),
         timeline: row.get::<_, i64>(1) as u32,
         database: row.get(2),
@@ -198,7 +225,7 @@ pub async fn read(client: &Client, stream: &str) -> Result<Option<Stored>, PgErr
         last: lsn(row.get(6))
             .zip(row.get::<_, Option<i64>>(7))
             .map(|(lsn, time)| LastCommit { commit_lsn: CommitLsn::new(lsn), time: PgTime(time) }),
-    }))
+    }
 }
 
 /// Makes the target known to the stream, before its slot exists: so that a slot of that name found later is known to be

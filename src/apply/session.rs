@@ -34,14 +34,16 @@ pub struct SessionOptions {
     pub lock_timeout: Option<Duration>,
     /// `statement_timeout` of the apply session.
     pub statement_timeout: Option<Duration>,
+    /// Whether a COMMIT of the apply session waits for the target's disk.
+    pub synchronous_commit: bool,
 }
 
 /// An open session.
 pub struct Session {
     /// Applies.
     pub wire: WireConnection,
-    /// Reads the catalogue.
-    pub client: Client,
+    /// Reads the catalogue, and has what is committed written to disk (`flush.rs`).
+    pub client: Arc<Client>,
     /// Whether triggers and foreign keys are off here (`session_replication_role = replica`).
     pub replica_role: bool,
     /// The wire connection is of no use any more.
@@ -89,7 +91,7 @@ impl Session {
     /// As [`WireConnection::connect`].
     pub async fn open(options: &SessionOptions) -> Result<Self, PgError> {
         let mut wire = WireConnection::connect(&options.connect, &options.application_name, Purpose::Ordinary).await?;
-        let client = Client::connect(&options.connect, &options.application_name).await?;
+        let client = Arc::new(Client::connect(&options.connect, &options.application_name).await?);
         let millis = |limit: Option<Duration>| Sql::number(limit.map_or(0, |limit| limit.as_millis() as i64));
         // Every statement finds its rows by one index: plan it once, and never by reading the whole table because the
         // table happened to be empty when it was planned, or more rows were expected. (What is turned off is chosen
@@ -101,6 +103,9 @@ impl Session {
             &[&millis(options.lock_timeout), &millis(options.statement_timeout)],
         );
         wire.query(&settings).await?;
+        if !options.synchronous_commit {
+            wire.query(&Sql::new("SET synchronous_commit = off")).await?;
+        }
         let replica_role = take_replica_role(&mut wire).await?;
         Ok(Self {
             wire,

@@ -5,6 +5,7 @@
 //! the target is not where it was left, must the stream be read again from the target's stored progress: then `run`
 //! returns, and whoever started it checks positions anew.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -12,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::ApplyError;
 use super::exact::{AppliedTo, Applier};
+use super::flush::Flush;
+use super::observer::Observer;
 use super::progress;
 use super::queue::{Batch, Receiver, Work};
 use super::session::{Session, SessionOptions};
@@ -50,40 +53,38 @@ pub enum Ended {
 struct Worker {
     options: WorkerOptions,
     applier: Applier,
+    flush: Arc<Flush>,
     cancel: CancellationToken,
     backoff: ExponentialBackoff,
     failing: bool,
 }
 
-/// Applies what comes through `queue` to the target behind `session`, whose stored progress is `stored`.
+/// Applies what comes through `queue` to the target behind `session`, whose stored progress `stored` is durable.
 pub async fn run(
-    options: WorkerOptions,
+    mut options: WorkerOptions,
     session: Session,
     stored: EndLsn,
-    mut queue: Receiver,
+    queue: Receiver,
     cancel: CancellationToken,
 ) -> Ended {
+    let (stream, synchronous) = (&options.to.stream.name, options.session.synchronous_commit);
+    let flush = Flush::new(Arc::clone(&options.to.observer), stream, synchronous, stored, &session.client);
+    let flush = Arc::new(flush);
+    options.to.observer = Arc::clone(&flush) as Arc<dyn Observer>;
     let applier = Applier::new(session, options.to.clone(), stored);
     let backoff = backoff(&options);
-    let mut worker = Worker { options, applier, cancel, backoff, failing: false };
-    loop {
-        let work = queue.next(worker.options.batch_bytes).await;
-        let result = match work {
-            Work::Batch(batch) => worker.batch(&batch, &queue).await,
-            Work::Piece(part, _held) => {
-                worker.applier.piece(&part).await.map_err(|error| Ended::Lost(ApplyError::Restart(Box::new(error))))
-            }
-            Work::Abort => worker.abort(&queue).await,
-            Work::Frozen => return Ended::CaughtUp,
-            Work::Closed => {
-                worker.abandon().await;
-                return Ended::Drained;
-            }
-        };
-        if let Err(ended) = result {
-            return ended;
-        }
+    let mut worker = Worker { options, applier, flush: Arc::clone(&flush), cancel, backoff, failing: false };
+    // One task: once it ends, nothing becomes durable any more behind the back of who attaches the target again.
+    tokio::select! {
+        biased;
+        ended = worker.run(queue) => ended,
+        never = flush.run() => match never {},
     }
+}
+
+/// A transaction in pieces cannot be gone on with.
+fn restart(error: ApplyError) -> Ended {
+    Ended::Lost(ApplyError::Restart(Box::new(error)))
 }
 
 fn backoff(options: &WorkerOptions) -> ExponentialBackoff {
@@ -96,11 +97,54 @@ fn backoff(options: &WorkerOptions) -> ExponentialBackoff {
 }
 
 impl Worker {
+    async fn run(&mut self, mut queue: Receiver) -> Ended {
+        loop {
+            let work = tokio::select! {
+                biased;
+                error = self.flush.failed() => match self.flush_failed(error, &queue).await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                },
+                work = queue.next(self.options.batch_bytes) => work,
+            };
+            let result = match work {
+                Work::Batch(batch) => self.batch(&batch, &queue).await,
+                Work::Piece(part, _held) => self.applier.piece(&part).await.map_err(restart),
+                Work::Abort => self.abort(&queue).await,
+                Work::Frozen => return Ended::CaughtUp,
+                Work::Closed => {
+                    self.abandon().await;
+                    self.flush.settled().await;
+                    return Ended::Drained;
+                }
+            };
+            if let Err(ended) = result {
+                return ended;
+            }
+        }
+    }
+
+    /// What is committed could not be made durable. A target that has crashed may have lost it, and may have nothing
+    /// else to do by which that would be noticed.
+    async fn flush_failed(&mut self, error: ApplyError, queue: &Receiver) -> Result<(), Ended> {
+        if self.applier.open {
+            return Err(restart(error));
+        }
+        self.meet(error, queue).await?;
+        self.reopen(queue, None).await?;
+        self.recovered(queue);
+        Ok(())
+    }
+
     /// Applies a batch, however long it takes.
     async fn batch(&mut self, batch: &Batch, queue: &Receiver) -> Result<(), Ended> {
         loop {
             let error = match self.applier.batch(batch).await {
                 Ok(()) => {
+                    // A position without changes is stored because the source, or the end, waits for it.
+                    if batch.transactions.is_empty() {
+                        self.flush.hurry();
+                    }
                     self.recovered(queue);
                     return Ok(());
                 }
@@ -174,14 +218,11 @@ impl Worker {
             end == expected || (end > expected && batch.is_some_and(ends))
         };
         let Some(end) = found.filter(|end| possible(*end)) else {
-            return Err(ApplyError::Moved {
-                stream: stream.clone(),
-                expected,
-                found: found.map_or_else(|| "gone".to_owned(), |end| end.to_string()),
-            });
+            return Err(ApplyError::moved(stream, expected, found));
         };
+        self.flush.attend(client);
         if end > expected {
-            self.applier.observer.durable(progress::answered(end), None, None);
+            self.applier.observer.committed(end, None, None);
         }
         match fresh {
             Some(mut session) => {

@@ -66,6 +66,7 @@ pub(super) struct Copy {
 pub(super) struct Apply {
     pub batch_bytes: Text,
     pub queue_bytes: Text,
+    pub synchronous_commit: Option<Spanned<bool>>,
     pub conflicts: Text,
     pub bulk: Text,
     pub retry_max_interval: Text,

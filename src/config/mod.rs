@@ -120,6 +120,8 @@ pub struct Apply {
     /// Memory of the changes that wait for one target, in bytes.
     #[serde(serialize_with = "render::size")]
     pub queue_bytes: u64,
+    /// Whether each target commit waits for the target's disk; if not, what is committed is made durable afterwards.
+    pub synchronous_commit: bool,
     /// What to do when a row is not as the change expects it.
     pub conflicts: ConflictPolicy,
     /// When many changes are written by one statement.

@@ -147,9 +147,11 @@ fn copy(reader: &mut Reader<'_>, written: &file::File) -> Option<Copy> {
 fn apply(reader: &mut Reader<'_>, written: &file::File) -> Option<Apply> {
     let conflicts: Option<ConflictPolicy> = read!(reader, written, apply.conflicts, choice);
     let bulk: Option<Bulk> = read!(reader, written, apply.bulk, choice);
+    let synchronous = written.apply.synchronous_commit.as_ref().or(DEFAULTS.apply.synchronous_commit.as_ref())?;
     Some(Apply {
         batch_bytes: read!(reader, written, apply.batch_bytes, size, AMOUNT),
         queue_bytes: read!(reader, written, apply.queue_bytes, size, AMOUNT),
+        synchronous_commit: *synchronous.get_ref(),
         retry_max_interval: read!(reader, written, apply.retry_max_interval, duration, INTERVAL),
         halted_retry_interval: read!(reader, written, apply.halted_retry_interval, duration, INTERVAL),
         drain_timeout: read!(reader, written, apply.drain_timeout, duration, Duration::ZERO..=DAY),

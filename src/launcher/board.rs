@@ -164,7 +164,7 @@ impl Board {
         *lock(&self.heard) = Some(SystemTime::now());
     }
 
-    /// A target that comes (back) has stored progress up to here.
+    /// A target that comes (back) has progress up to here on its disk.
     pub fn stands_at(&self, id: TargetId, position: DurableLsn, last: Option<LastCommit>) {
         lock(&self.ledger).stands_at(id, position, last.map(|last| last.commit_lsn));
         self.report(id, position);
@@ -195,7 +195,7 @@ impl Board {
         lock(&self.ledger).dispatched(id, end);
     }
 
-    /// A target has stored progress.
+    /// A target has progress on its disk.
     fn durable(&self, id: TargetId, position: DurableLsn) {
         lock(&self.ledger).durable(id, position);
         self.report(id, position);
@@ -320,14 +320,17 @@ pub struct TargetBoard {
 }
 
 impl Observer for TargetBoard {
-    fn durable(&self, position: DurableLsn, commit_time: Option<PgTime>, took: Option<Duration>) {
+    fn committed(&self, end: EndLsn, commit_time: Option<PgTime>, took: Option<Duration>) {
         let target = &self.board.targets[self.id.0];
-        lock(&target.waiting).stored(position.end_lsn().lsn(), commit_time);
+        lock(&target.waiting).stored(end.lsn(), commit_time);
         target.metrics.commits.increment(1);
         if let Some(took) = took {
             target.metrics.commit_seconds.record(took.as_secs_f64());
         }
         self.board.health.target(&target.name, |status| status.commits += 1);
+    }
+
+    fn durable(&self, position: DurableLsn) {
         self.board.durable(self.id, position);
     }
 

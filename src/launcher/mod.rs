@@ -28,9 +28,9 @@
 //!
 //! # Stopping
 //! `stop` is given: the path stops reading and closes the queues; copies and waits end at once; workers commit what is
-//! queued and store their progress; the last positions are confirmed; the replication connection is closed in order,
-//! so that the slot is free at once. Whatever takes longer than `apply.drain_timeout` is cut off: as after a crash,
-//! what is not committed comes again.
+//! queued, store their progress and have it on the target's disk; the last positions are confirmed; the replication
+//! connection is closed in order, so that the slot is free at once. Whatever takes longer than `apply.drain_timeout` is
+//! cut off: as after a crash, what is not committed comes again.
 
 mod board;
 mod dispatch;

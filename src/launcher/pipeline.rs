@@ -3,7 +3,7 @@
 //! ```text
 //!   WalReceiver ─▶ Decoder ─▶ Assembler ─▶ Dispatcher ─▶ queue[t] ─▶ apply worker t
 //!        ▲ status task                                                    │
-//!        └──────────────── Board: min over targets of what is stored ◀────┘
+//!        └─────────────── Board: min over targets of what is durable ◀────┘
 //! ```
 //! One replication session lasts until the connection fails, or a target must be served from an earlier position than
 //! the stream has reached, or there is nobody to serve. The next session starts with the earliest of the commits that

@@ -241,6 +241,7 @@ impl TargetTask {
             application_name: setup.application_name(),
             lock_timeout: setup.config.apply.lock_timeout,
             statement_timeout: setup.config.apply.statement_timeout,
+            synchronous_commit: setup.config.apply.synchronous_commit,
         }
     }
 

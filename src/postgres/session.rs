@@ -9,10 +9,11 @@ use crate::sql::Sql;
 /// Startup parameters of every connection besides user, database and `replication`; every pooler knows these.
 pub(crate) const CLIENT_ENCODING: (&str, &str) = ("client_encoding", "UTF8");
 
-/// What every supported version knows. Not pinned on purpose: `default_transaction_read_only` (somebody may have fenced
-/// a database with it) and everything that only decides how fast a statement runs. The keepalives are the server's own:
-/// a session whose client is gone without a word would otherwise hold its locks for hours, the progress row's among
-/// them.
+/// What every supported version knows. Commits are synchronous, as the server is set up for it: positions and states of
+/// copies are stored by such sessions, and count as durable; who need not wait says so in its own session. Not pinned
+/// on purpose: `default_transaction_read_only` (somebody may have fenced a database with it) and everything that only
+/// decides how fast a statement runs. The keepalives are the server's own: a session whose client is gone without a
+/// word would otherwise hold its locks for hours, the progress row's among them.
 const COMMON: Sql = Sql::new(
     "SET client_encoding = 'UTF8'; \
      SET DateStyle = 'ISO'; \

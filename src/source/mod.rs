@@ -39,9 +39,9 @@
 //!    a snapshot: it shows what committed before 0/180 and nothing else. A and B commit after it, so the stream brings
 //!    them whole, although they began before. What commits below is copied, what commits from there on is streamed.
 //! 2. *Confirming.* Status updates report B's end, say 0/210, as flushed only once the watch says so, and the watch
-//!    holds what every target has stored. Killed before that, the slot is at 0/180 and A, B come again; the targets,
-//!    whose progress is 0/210, skip them. Killed after it, C is the next to come. There is no third case: written is
-//!    what was received and frees nothing.
+//!    holds what every target has on its disk. Killed before that, the slot is at 0/180 and A, B come again; the
+//!    targets, whose progress is 0/210, skip them. Killed after it, C is the next to come. There is no third case:
+//!    written is what was received and frees nothing.
 //! 3. *Starting.* START_REPLICATION below the slot's confirmed position starts, silently, at that position. So the
 //!    caller
 //!    compares before it starts; asking for 0/180 when the slot is at 0/210 would be the gap.

@@ -54,7 +54,7 @@ pub struct TargetStatus {
     pub name: String,
     /// What it does.
     pub state: TargetState,
-    /// Up to where its stored progress goes.
+    /// Up to where its progress is on its disk; what it shows may go further.
     pub durable_lsn: Option<String>,
     /// WAL between that and the end of the source's, in bytes.
     pub lag_bytes: Option<u64>,

@@ -62,7 +62,7 @@ metrics! {
     SOURCE_RECEIVED: Gauge "walferry_source_received_lsn" Some(Unit::Bytes), [],
         "WAL position up to which changes were received";
     SOURCE_CONFIRMED: Gauge "walferry_source_confirmed_lsn" Some(Unit::Bytes), [],
-        "WAL position that the source was told it may forget: the lowest stored progress of all targets";
+        "WAL position that the source was told it may forget: the lowest that all targets have on their disks";
     SOURCE_RETAINED: Gauge "walferry_source_retained_wal_bytes" Some(Unit::Bytes), [],
         "WAL that the source keeps on its disk for the slot";
     SLOT_STATE: Gauge "walferry_source_slot_state" None, ["state"],

@@ -3,6 +3,8 @@
 //!
 //! Counted: a proxy that reads along stops at the n-th commit, status update, COPY …; whoever is to die is killed then.
 
+mod unflushed;
+
 use std::time::Duration;
 
 use crate::support::prelude::*;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::pair::{status, text, wait_refused};
+use crate::support::pair::wait_refused;
 use crate::support::prelude::*;
-use crate::support::stage::{Place, execute, is_there, wait_row};
+use crate::support::stage::{Place, execute, is_there, wait_durable, wait_row};
 use crate::support::workload;
 
 /// Between two transactions of a writer.
@@ -36,15 +36,6 @@ async fn wait_sessions_gone(place: &Place) {
         (row.get::<_, i64>(0) == 0).then_some(())
     };
     wait_for("the target to drop the sessions", seconds(20), gone).await;
-}
-
-/// The daemon knows of what this target has stored: no answer is on its way.
-async fn wait_answered(place: &Place, daemon: &Daemon, name: &str) {
-    let answered = async || {
-        let stored = text(&place.client, "SELECT end_lsn FROM walferry.progress").await;
-        (status(daemon, name).await["durable_lsn"].as_str() == stored.as_deref()).then_some(())
-    };
-    wait_for("the daemon to know what is stored", seconds(20), answered).await;
 }
 
 /// Proves that the daemon still follows to this target, and that it is still the same process.
@@ -159,7 +150,7 @@ async fn a_target_whose_connection_is_half_open_is_connected_to_anew() {
         for place in [1, 0] {
             assert_went_through(&stage, &mut daemon, pid, place, &mut mark).await;
         }
-        wait_answered(&stage.places[0], &daemon, "t0").await;
+        wait_durable(&stage.places[0], &daemon, "t0").await;
         target.set(Mode::HalfOpen);
         wait_sessions_gone(&stage.places[0]).await;
         // Data that is not delivered is what tells (`tcp_user_timeout`).

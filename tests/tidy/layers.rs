@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "src/transaction",
     "src/route",
     "src/feedback",
+    "src/apply/flushed",
     "src/apply/plan",
 ];
 

@@ -42,10 +42,6 @@ impl TargetTask {
         let publication = &self.shared.setup.config.source.publication;
         progress::follow_through(&session.client, &stream.name, publication).await?;
         let stored = self.read(&session.client).await?;
-        // Before the slot is looked at: from now on nothing above is confirmed.
-        if let Some(durable) = stored.durable() {
-            self.shared.board.stands_at(self.target().id, durable, stored.last);
-        }
         self.check(&session.client, &source, &stored).await?;
         let publication = self.published(&source).await?;
         let stored = self.copy(&session, stored, &publication).await?;
@@ -53,9 +49,6 @@ impl TargetTask {
         self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
         session.remember(copied.keys()).await?;
         let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
-        if let Some(durable) = stored.durable() {
-            self.shared.board.stands_at(self.target().id, durable, stored.last);
-        }
         Ok(Attached { session, stored: end, last: stored.last, copied })
     }
 
@@ -76,10 +69,16 @@ impl TargetTask {
         Ok(now)
     }
 
+    /// Where the target stands: from now on nothing above is confirmed. What it shows may be of a daemon that was just
+    /// killed, and not on its disk yet; what is confirmed must be.
     async fn read(&self, client: &Client) -> Result<Stored, LaunchError> {
         let stream = &self.shared.setup.stream;
-        let stored = progress::read(client, stream).await?;
-        stored.ok_or_else(|| progress::ProgressError::Taken(stream.clone()).into())
+        let found = progress::read_durable(client, stream).await?;
+        let (stored, durable) = found.ok_or_else(|| progress::ProgressError::Taken(stream.clone()))?;
+        if let Some(durable) = durable {
+            self.shared.board.stands_at(self.target().id, durable, stored.last);
+        }
+        Ok(stored)
     }
 
     /// Whether what the target has and what the slot gives fit together. Asks the source anew each time.

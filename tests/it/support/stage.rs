@@ -14,6 +14,7 @@ use super::cluster_builder::Builder as ClusterBuilder;
 use super::daemon::Daemon;
 use super::daemon_builder::Builder;
 use super::diff::wait_equal;
+use super::pair::{status, text};
 use super::versions::default_major;
 use super::wait::{PAUSE, seconds, wait_for};
 use super::workload::{self, Writer};
@@ -162,6 +163,15 @@ pub async fn wait_row(client: &Client, mark: i64, patience: u64) {
 pub async fn is_there(client: &Client, mark: i64) -> bool {
     let look = "SELECT 1 FROM applied WHERE id = -$1::bigint";
     client.query_opt(look, &[&mark]).await.expect("cannot look").is_some()
+}
+
+/// Waits until the daemon knows that all this target shows is on its disk.
+pub async fn wait_durable(place: &Place, daemon: &Daemon, name: &str) {
+    let known = async || {
+        let stored = text(&place.client, "SELECT end_lsn FROM walferry.progress").await;
+        (status(daemon, name).await["durable_lsn"].as_str() == stored.as_deref()).then_some(())
+    };
+    wait_for("the daemon to know what is durable", seconds(20), known).await;
 }
 
 /// A target's stored position; none without one.
