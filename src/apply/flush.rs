@@ -191,6 +191,14 @@ impl Observer for Flush {
         self.observer.conflict(kind, table, key, lsn);
     }
 
+    fn in_bulk(&self, changes: u64) {
+        self.observer.in_bulk(changes);
+    }
+
+    fn fell_back(&self, table: Option<&TableName>, code: &str) {
+        self.observer.fell_back(table, code);
+    }
+
     fn running(&self) {
         self.observer.running();
     }
