@@ -13,7 +13,7 @@ CREATE PROCEDURE run(size bigint, round int) LANGUAGE plpgsql AS $$
 BEGIN
     FOR i IN 1 .. size LOOP
         -- The prime divides no size, so that every row has its turn once.
-        DELETE FROM doomed WHERE id = (round - 1) * size + 1 + i * 7919 % size;
+        DELETE FROM doomed WHERE id = (round - 1) * size + 1 + i * 7919::bigint % size;
         ASSERT FOUND, 'every row is there once';
         IF i % 10 = 0 THEN COMMIT; END IF;
     END LOOP;
