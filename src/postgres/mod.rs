@@ -16,6 +16,7 @@
 //! | `session.rs` | the settings every session is pinned to, because they decide what text means |
 //! | `wire/` | our own connection: frames without copies, bounded memory, writing and reading at once |
 //! | `client.rs` | tokio-postgres behind [`crate::sql::Sql`], on the same transport |
+//! | `binary.rs` | which types mean the same in binary on every server |
 //! | `catalog.rs` | the catalogue queries both sides share |
 //! | `error.rs` | [`PgError`], [`ServerError`]: what went wrong, without row values or secrets |
 //! | `redact.rs` | whose words an error's are, and texts without what they quote |
@@ -24,6 +25,7 @@
 //! Why two clients: tokio-postgres has no replication protocol, decides itself when to flush, and assembles every
 //! message; for a catalogue query it is just right.
 
+pub mod binary;
 pub mod catalog;
 pub mod client;
 pub mod conninfo;

@@ -71,6 +71,12 @@ pub enum CopyError {
         /// The table.
         table: TableName,
     },
+    /// The target's columns are not of the types that make bytes mean there what they mean on the source.
+    #[error("columns of table {table} have changed their types on the target since the copy began")]
+    TypesChanged {
+        /// The table.
+        table: TableName,
+    },
     /// Another run of the daemon has made itself the copier.
     #[error("another run of walferry has taken over the copy of table {table}")]
     TakenOver {
@@ -107,6 +113,19 @@ impl CopyError {
         cause.verdict() == Verdict::Retry
     }
 
+    /// Whether text may be taken where binary was not: where a receive function, or COPY, does not take the bytes. Class
+    /// 22 (data exceptions), another element type (42804), no such function (42883), a value that ends early (08P01),
+    /// and what receive functions say without a SQLSTATE of its own (XX000).
+    pub(super) fn refuses_binary(&self) -> bool {
+        match self {
+            CopyError::Source { source, .. } | CopyError::Target { source, .. } => source
+                .code()
+                .is_some_and(|code| code.starts_with("22") || matches!(code, "42804" | "42883" | "08P01" | "XX000")),
+            CopyError::TypesChanged { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether it is one table that fails, so that the others can be copied to their ends: by what does not pass, or by
     /// locks and conflicts (classes 55 and 40) that have lasted too long.
     pub(super) fn concerns_one_table(&self) -> bool {
@@ -131,9 +150,8 @@ impl Judged for CopyError {
                     Verdict::halt(format!("mend table {table} on the target or the row at the source; {hint}"))
                 }
             },
-            CopyError::SnapshotLost { .. } | CopyError::SourceChanged { .. } | CopyError::TakenOver { .. } => {
-                Verdict::Retry
-            }
+            CopyError::SnapshotLost { .. } | CopyError::SourceChanged { .. } => Verdict::Retry,
+            CopyError::TypesChanged { .. } | CopyError::TakenOver { .. } => Verdict::Retry,
             CopyError::Blocked { .. } | CopyError::Hung { .. } | CopyError::Cancelled => Verdict::Retry,
             CopyError::Findings { findings, .. } => {
                 let sql: Vec<&str> = findings.iter().filter_map(|f| f.sql.as_ref()).map(|sql| sql.as_str()).collect();

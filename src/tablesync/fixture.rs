@@ -48,6 +48,8 @@ pub fn partitioned(name: &str, columns: &[&str], leaves: &[(&str, u64)]) -> Publ
 pub fn target(columns: &[&str]) -> TargetTable {
     let column = |name: &&str| TargetColumn {
         name: (*name).to_owned(),
+        type_oid: 23,
+        base_type_oid: 23,
         not_null: false,
         has_default: false,
         generated: false,

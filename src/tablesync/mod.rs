@@ -21,7 +21,7 @@
 //! | `worker`, `pump`, `snapshot` | one piece: retry, bytes, the source's transaction |
 //! | `aside`, `patience` | what fails by itself, and how long a target may hold up the copy |
 //! | `state` | `walferry.table_state` and the fence |
-//! | `target_tables` | the target's catalogue |
+//! | `source_tables`, `target_tables` | what the two catalogues say |
 //!
 //! # Why each row arrives exactly once
 //! A piece (a range of a table, or all of it) is one target transaction: fence, rows, count, COMMIT. Pieces of a
@@ -80,6 +80,7 @@ mod pump;
 mod readable;
 mod remedy;
 mod snapshot;
+mod source_tables;
 pub mod state;
 mod statement;
 mod target_tables;

@@ -1,19 +1,19 @@
 //! What is to be done for one table, decided before the first row moves. Pure.
 //!
-//! In: the table as published, as the target has it, and the settings. Out: a [`TablePlan`]: how rows are written,
-//! and the pieces, each of which becomes one target transaction.
-
-use std::collections::BTreeMap;
+//! In: the table as published, as the target has it, and the settings. Out: a [`TablePlan`]: how rows are written, in
+//! which format, and the pieces, each of which becomes one target transaction.
 
 use super::partition::{BlockRange, ranges};
-use super::statement::{self, Merge};
+use super::source_tables::SourceFacts;
+use super::statement::{self, Format, Merge};
 use super::target_tables::TargetTable;
 use super::{CopySettings, ExistingRows};
+use crate::postgres::binary;
 use crate::relation::TableName;
 use crate::source::publication::{Leaf, PublishedTable};
 use crate::sql::Sql;
 
-/// How rows get into the table.
+/// How rows get into the table. The COPY statements do not name their format yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// Straight in.
@@ -31,7 +31,7 @@ pub enum Write {
 pub struct Read {
     /// `pg_class.oid` of the leaf.
     pub oid: u32,
-    /// `COPY … TO STDOUT`, or the count of rows for [`Write::Blank`].
+    /// `COPY … TO STDOUT` without its format, or the count of rows for [`Write::Blank`].
     pub select: Sql,
 }
 
@@ -51,6 +51,8 @@ pub struct TablePlan {
     pub table: TableName,
     /// How rows are written.
     pub write: Write,
+    /// Rows may go in binary while this statement on the target gives `t`; `None`: they go as text.
+    pub binary: Option<Sql>,
     /// Never empty: the last one to commit finishes the table.
     pub pieces: Vec<Piece>,
 }
@@ -80,8 +82,10 @@ pub struct Given<'a> {
     pub insert_published: bool,
     /// Whether the target will check a foreign key of the table to itself: then all rows must be in one statement.
     pub self_reference: bool,
-    /// Blocks of each leaf's main fork, by OID; a leaf that is not listed is one range.
-    pub blocks: &'a BTreeMap<u32, u32>,
+    /// What the source says of its leaves and types.
+    pub source: &'a SourceFacts,
+    /// Whether both servers are of versions for which `postgres::binary` is proven.
+    pub binary_proven: bool,
 }
 
 /// Plans one table.
@@ -92,23 +96,48 @@ pub fn plan(published: &PublishedTable, target: &TargetTable, given: Given<'_>) 
     let columns = writable(published, target);
     let table = published.name.clone();
     if !given.insert_published {
-        return TablePlan { table, write: Write::Nothing, pieces: vec![Piece::default()] };
+        return TablePlan { table, write: Write::Nothing, binary: None, pieces: vec![Piece::default()] };
     }
     if columns.is_empty() {
         let count =
             |leaf: &Leaf| Read { oid: leaf.oid, select: statement::count(&leaf.name, published.row_filter.as_ref()) };
         let piece = Piece { reads: published.leaves.iter().map(count).collect(), bytes: published.bytes };
-        return TablePlan { table, write: Write::Blank, pieces: vec![piece] };
+        return TablePlan { table, write: Write::Blank, binary: None, pieces: vec![piece] };
     }
     let write = write(published, target, &columns, given.settings.existing_rows);
     let together = given.self_reference || matches!(write, Write::Merge { .. });
     let pieces: Vec<Piece> = match together {
-        true => vec![whole(published, &columns)],
+        true => vec![whole(published, &columns, given)],
         false => published.leaves.iter().flat_map(|leaf| cut(published, leaf, &columns, given)).collect(),
     };
     // A partitioned table without partitions has no leaf, but has to be finished.
     let pieces = if pieces.is_empty() { vec![Piece::default()] } else { pieces };
-    TablePlan { table, write, pieces }
+    TablePlan { table, write, binary: binary(published, target, &columns, given), pieces }
+}
+
+/// Binary needs every column to have one type on both sides, below any domains, that is portable.
+fn binary(published: &PublishedTable, target: &TargetTable, columns: &[String], given: Given<'_>) -> Option<Sql> {
+    let mut types = Vec::with_capacity(columns.len());
+    for name in columns {
+        let there = published.columns.iter().find(|column| column.name == *name)?;
+        let here = target.column(name)?;
+        let type_oid = given.source.base_type(there.type_oid);
+        if type_oid != here.base_type_oid || !binary::is_portable(type_oid) {
+            return None;
+        }
+        types.push((name.clone(), here.type_oid));
+    }
+    given.binary_proven.then(|| statement::hold_types(&published.name, target.oid, &types))
+}
+
+impl TablePlan {
+    /// The format of one piece. Several COPYs of one piece make one stream as text only: binary has header and end.
+    pub fn format(&self, piece: &Piece) -> Format {
+        match self.binary.is_some() && piece.reads.len() == 1 {
+            true => Format::Binary,
+            false => Format::Text,
+        }
+    }
 }
 
 fn write(published: &PublishedTable, target: &TargetTable, columns: &[String], existing: ExistingRows) -> Write {
@@ -124,28 +153,36 @@ fn read(published: &PublishedTable, leaf: &Leaf, columns: &[String], range: Bloc
     Read { oid: leaf.oid, select: statement::copy_out(&leaf.name, columns, published.row_filter.as_ref(), range) }
 }
 
-fn whole(published: &PublishedTable, columns: &[String]) -> Piece {
+fn whole(published: &PublishedTable, columns: &[String], given: Given<'_>) -> Piece {
     let reads = published.leaves.iter().map(|leaf| read(published, leaf, columns, BlockRange::WHOLE)).collect();
-    Piece { reads, bytes: published.bytes }
+    Piece { reads, bytes: published.leaves.iter().map(|leaf| given.source.size(leaf).bytes).sum() }
 }
 
 fn cut(published: &PublishedTable, leaf: &Leaf, columns: &[String], given: Given<'_>) -> Vec<Piece> {
-    let blocks = given.blocks.get(&leaf.oid).copied().unwrap_or(0);
-    let ranges = ranges(blocks, leaf.bytes, given.settings.range_bytes);
-    let bytes = leaf.bytes / ranges.len() as u64;
+    let size = given.source.size(leaf);
+    let ranges = ranges(size.blocks, size.bytes, given.settings.range_bytes);
+    let bytes = size.bytes / ranges.len() as u64;
     ranges.into_iter().map(|range| Piece { reads: vec![read(published, leaf, columns, range)], bytes }).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
+    use super::super::source_tables::Size;
     use super::*;
 
     const SETTINGS: CopySettings = CopySettings { existing_rows: ExistingRows::Refuse, workers: 1, range_bytes: 1000 };
 
     fn planned(published: &PublishedTable, target: &TargetTable, change: impl FnOnce(&mut Given<'_>)) -> TablePlan {
-        let blocks = published.leaves.iter().map(|leaf| (leaf.oid, 100)).collect();
-        let mut given = Given { settings: &SETTINGS, insert_published: true, self_reference: false, blocks: &blocks };
+        let sizes = published.leaves.iter().map(|leaf| (leaf.oid, Size { blocks: 100, bytes: leaf.bytes }));
+        let source = SourceFacts { sizes: sizes.collect(), domains: [(99, 23)].into() };
+        let mut given = Given {
+            settings: &SETTINGS,
+            insert_published: true,
+            self_reference: false,
+            source: &source,
+            binary_proven: true,
+        };
         change(&mut given);
         plan(published, target, given)
     }
@@ -175,6 +212,38 @@ mod tests {
         }
         assert!(matches!(one.write, Write::Copy(_)));
         assert!(matches!(other.write, Write::Merge { .. }));
+    }
+
+    #[test]
+    fn rows_go_in_binary_where_every_copied_column_has_one_portable_type_on_both_sides() {
+        let mut published = fixture::published("t", &["id", "v", "w"]);
+        let mut target = fixture::target(&["id", "v"]);
+        let format = |published: &PublishedTable, target: &TargetTable, proven| {
+            let plan = planned(published, target, |given| given.binary_proven = proven);
+            plan.format(&plan.pieces[0])
+        };
+        published.columns[2].type_oid = 790;
+        assert_eq!(format(&published, &target, true), Format::Binary, "money is not copied");
+        assert_eq!(format(&published, &target, false), Format::Text);
+        target.columns[1].base_type_oid = 20;
+        assert_eq!(format(&published, &target, true), Format::Text, "another type");
+        published.columns[1].type_oid = 20;
+        assert_eq!(format(&published, &target, true), Format::Binary);
+        (published.columns[1].type_oid, target.columns[1].base_type_oid) = (1186, 1186);
+        assert_eq!(format(&published, &target, true), Format::Text, "interval");
+        // Domains: over integer at the source, over another one on the target.
+        published.columns[1].type_oid = 99;
+        (target.columns[1].type_oid, target.columns[1].base_type_oid) = (17_000, 23);
+        assert_eq!(format(&published, &target, true), Format::Binary);
+        let plan = planned(&published, &target, |_| ());
+        assert!(plan.binary.unwrap().as_str().ends_with("IN (('id', 23), ('v', 17000))"));
+    }
+
+    #[test]
+    fn a_piece_of_several_reads_goes_as_text() {
+        let published = fixture::partitioned("t", &["id"], &[("t1", 10), ("t2", 10)]);
+        let plan = planned(&published, &fixture::target(&["id"]), |given| given.self_reference = true);
+        assert_eq!((plan.pieces[0].reads.len(), plan.format(&plan.pieces[0])), (2, Format::Text));
     }
 
     #[test]

@@ -9,10 +9,11 @@ use super::order::{self, ForeignKey};
 use super::plan::{Given, TablePlan, plan};
 use super::preflight::{self, Finding, Weight};
 use super::readable;
+use super::source_tables::SourceFacts;
 use super::state::{self, CopyState, TableState};
 use super::statement;
 use super::target_tables::{Kind, TargetCatalog};
-use crate::postgres::{Client, PgError};
+use crate::postgres::{Client, PgError, binary};
 use crate::relation::TableName;
 use crate::source::publication::PublishedTable;
 use crate::sql::Sql;
@@ -46,7 +47,8 @@ pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
     if scope.insert_published {
         refuse_or_warn(scope, readable::findings(&source, scope, &catalog).await.map_err(failed)?)?;
     }
-    let blocks = blocks(&source, scope).await.map_err(failed)?;
+    let facts = SourceFacts::load(&source, &scope.tables).await.map_err(failed)?;
+    let binary_proven = [&source, &target].iter().all(|client| binary::is_proven(client.server_version()));
     drop(source);
     let order = waves(scope, names, &catalog)?;
     let delete_order: Vec<&TableName> = order.iter().rev().flatten().collect();
@@ -59,7 +61,7 @@ pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
         begun => begun.map_err(failed)?,
     };
     refuse_or_warn(scope, preflight::judge(scope, &catalog, &occupied).into_iter().filter(stops).collect())?;
-    let waves = plans(scope, &catalog, &blocks, &order);
+    let waves = plans(scope, &catalog, &facts, binary_proven, &order);
     Ok(Prepared { waves, keys: if scope.replica_role { Vec::new() } else { catalog.foreign_keys } })
 }
 
@@ -95,38 +97,25 @@ fn waves(
 fn plans(
     scope: &CopyScope,
     catalog: &TargetCatalog,
-    blocks: &BTreeMap<u32, u32>,
+    source: &SourceFacts,
+    binary_proven: bool,
     order: &[BTreeSet<TableName>],
 ) -> Vec<Vec<TablePlan>> {
     let by_name: BTreeMap<&TableName, &PublishedTable> =
         scope.tables.iter().map(|table| (&table.name, table)).collect();
     let of = |name: &TableName| {
         let self_reference = !scope.replica_role && order::refers_to_itself(name, &catalog.foreign_keys);
-        let given =
-            Given { settings: &scope.settings, insert_published: scope.insert_published, self_reference, blocks };
+        let given = Given {
+            settings: &scope.settings,
+            insert_published: scope.insert_published,
+            self_reference,
+            source,
+            binary_proven,
+        };
         // Preflight has found both.
         Some(plan(by_name.get(name)?, catalog.tables.get(name)?, given))
     };
     order.iter().map(|wave| wave.iter().filter_map(of).collect()).collect()
-}
-
-const BLOCKS: Sql = Sql::new(
-    "SELECT leaf, pg_relation_size(leaf::regclass, 'main') / current_setting('block_size')::bigint \
-     FROM unnest($1::oid[]) AS leaf",
-);
-
-/// Blocks of the main fork of the source's leaves that are larger than a range. Later blocks fall into the last range.
-async fn blocks(source: &Client, scope: &CopyScope) -> Result<BTreeMap<u32, u32>, PgError> {
-    let leaves = scope.tables.iter().flat_map(|table| &table.leaves);
-    let large: Vec<u32> = leaves.filter(|leaf| leaf.bytes > scope.settings.range_bytes).map(|leaf| leaf.oid).collect();
-    if large.is_empty() {
-        return Ok(BTreeMap::new());
-    }
-    let rows = source.query(&BLOCKS, &[&large]).await?;
-    // A leaf that is gone by now has no size; reading it will say so. Block numbers are 32 bits (PostgreSQL:
-    // BlockNumber).
-    let blocks = |row: &tokio_postgres::Row| row.get::<_, Option<i64>>(1).and_then(|blocks| u32::try_from(blocks).ok());
-    Ok(rows.iter().map(|row| (row.get(0), blocks(row).unwrap_or(0))).collect())
 }
 
 const BEGIN: Sql = Sql::new("BEGIN");

@@ -5,44 +5,38 @@
 
 use bytes::Bytes;
 
-use super::plan::Read;
+use super::snapshot::{ReadError, Reading};
 use crate::postgres::PgError;
 use crate::postgres::wire::WireConnection;
-use crate::sql::Sql;
 
 /// Which side failed.
 #[derive(Debug)]
 pub enum PumpError {
     /// The side that is read.
-    Source(PgError),
+    Source(ReadError),
     /// The side that is written.
     Target(PgError),
 }
 
-/// Runs the `COPY … TO STDOUT` statements one after the other into one `COPY … FROM STDIN`, and gives the number of
-/// rows the target took. `meter` is told of every stretch of bytes. (COPY text data has neither header nor end mark
-/// in protocol 3.0, so several are as good as one.) After an error both connections are to be closed.
+/// Carries all that is read into the `COPY … FROM STDIN` that the target has begun, ends that, and gives the number of
+/// rows the target took. `meter` is told of every stretch of bytes. (Several COPYs that are read one after the other
+/// are as good as one in text, which has neither header nor end mark in protocol 3.0; in binary it may be only one.)
+/// After an error both connections are to be closed.
 pub async fn pump(
-    source: &mut WireConnection,
+    reading: &mut Reading<'_>,
     target: &mut WireConnection,
-    reads: &[Read],
-    into: &Sql,
     mut meter: impl FnMut(usize),
 ) -> Result<u64, PumpError> {
-    target.start_copy_in(into).await.map_err(PumpError::Target)?;
-    for read in reads {
-        source.start_copy_out(&read.select).await.map_err(PumpError::Source)?;
-        let mut stretch = source.copy_out().await.map_err(PumpError::Source)?;
-        while let Some(bytes) = stretch {
-            meter(bytes.len());
-            stretch = tokio::try_join!(write(target, bytes), next(source))?.1;
-        }
+    let mut stretch = next(reading).await?;
+    while let Some(bytes) = stretch {
+        meter(bytes.len());
+        stretch = tokio::try_join!(write(target, bytes), next(reading))?.1;
     }
     target.finish_copy_in().await.map_err(PumpError::Target)
 }
 
-async fn next(source: &mut WireConnection) -> Result<Option<Bytes>, PumpError> {
-    source.copy_out().await.map_err(PumpError::Source)
+async fn next(reading: &mut Reading<'_>) -> Result<Option<Bytes>, PumpError> {
+    reading.next().await.map_err(PumpError::Source)
 }
 
 async fn write(target: &mut WireConnection, bytes: Bytes) -> Result<(), PumpError> {

@@ -213,13 +213,17 @@ pub fn fence(run: &Run, table: &TableName) -> Sql {
     )
 }
 
-/// Last in every transaction that writes rows: counts them and, with the table's last rows, finishes it. Gives one
-/// row if `before` rows were committed so far; none when the table is another's by now, or the target lost commits (a
-/// failover).
+/// SQLSTATE of [`account`] where no row is to be counted on: division by zero.
+pub const NOT_MINE: &str = "22012";
+
+/// Last in every transaction that writes rows, right before COMMIT: counts them and, with the table's last rows,
+/// finishes it. Fails with [`NOT_MINE`], so that COMMIT is not run, unless `before` rows were committed so far: the
+/// table is another's by now, or the target lost commits (a failover).
 pub fn account(run: &Run, table: &TableName, before: u64, rows: u64, finished: bool) -> Sql {
     let finish = if finished { ", state = 'done', finished_at = now()" } else { "" };
     Sql::format(
-        "UPDATE walferry.table_state SET rows_copied = {}{} WHERE {} AND rows_copied = {} RETURNING 1",
+        "WITH counted AS (UPDATE walferry.table_state SET rows_copied = {}{} WHERE {} AND rows_copied = {} RETURNING 1) \
+         SELECT 1 / count(*) FROM counted",
         &[&Sql::number(before + rows), &Sql::new(finish), &row_of(run, table), &Sql::number(before)],
     )
 }
@@ -249,8 +253,8 @@ mod tests {
         assert_eq!(
             account(&run, &table, 5, 7, true).as_str(),
             format!(
-                "UPDATE walferry.table_state SET rows_copied = 12, state = 'done', finished_at = now() \
-                 WHERE {of} AND rows_copied = 5 RETURNING 1"
+                "WITH counted AS (UPDATE walferry.table_state SET rows_copied = 12, state = 'done', \
+                 finished_at = now() WHERE {of} AND rows_copied = 5 RETURNING 1) SELECT 1 / count(*) FROM counted"
             )
         );
         assert!(!account(&run, &table, 5, 7, false).as_str().contains("done"));

@@ -1,13 +1,37 @@
 //! The text of the statements that move rows. Pure.
 //!
 //! In: names as the catalogues have them. Out: [`Sql`] for the source (`COPY … TO STDOUT`) and for the target. The
-//! format is named on both sides, so that a changed default cannot make them differ; columns are named on both sides,
-//! so that their order may differ.
+//! format is named on both sides ([`Format::of`]), so that a changed default cannot make them differ; columns are named
+//! on both sides, so that their order may differ.
 
 use super::partition::BlockRange;
 use super::target_tables::Kind;
 use crate::relation::TableName;
 use crate::sql::Sql;
+
+/// How COPY writes rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// By the types' output and input functions.
+    Text,
+    /// By their send and receive functions.
+    Binary,
+}
+
+impl Format {
+    /// A COPY statement in this format.
+    pub fn of(self, copy: &Sql) -> Sql {
+        Sql::format("{} (FORMAT {})", &[copy, &Sql::new(self.as_str())])
+    }
+
+    /// As COPY names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Binary => "binary",
+        }
+    }
+}
 
 /// `a, b, c`, quoted.
 fn list<'a>(columns: impl IntoIterator<Item = &'a String>) -> Sql {
@@ -28,7 +52,7 @@ fn from(leaf: &TableName, filter: Option<&Sql>, range: BlockRange) -> Sql {
 /// At the source: the rows of one range of one table or partition.
 pub fn copy_out(leaf: &TableName, columns: &[String], filter: Option<&Sql>, range: BlockRange) -> Sql {
     let select = Sql::format("SELECT {} {}", &[&list(columns), &from(leaf, filter, range)]);
-    Sql::format("COPY ({}) TO STDOUT (FORMAT text)", &[&select])
+    Sql::format("COPY ({}) TO STDOUT", &[&select])
 }
 
 /// At the source: how many rows there are, for a table of which no column is copied.
@@ -38,7 +62,20 @@ pub fn count(leaf: &TableName, filter: Option<&Sql>) -> Sql {
 
 /// At the target: takes what [`copy_out`] gives. Writes identity columns whatever their kind (PostgreSQL: COPY, Notes).
 pub fn copy_in(table: &TableName, columns: &[String]) -> Sql {
-    Sql::format("COPY {} ({}) FROM STDIN (FORMAT text)", &[&Sql::table(table), &list(columns)])
+    Sql::format("COPY {} ({}) FROM STDIN", &[&Sql::table(table), &list(columns)])
+}
+
+/// At the target: holds the columns' types as they are, and gives `t` if they are these (names with
+/// `pg_attribute.atttypid`). Text that does not fit its type is refused; bytes may be taken for something else.
+pub fn hold_types(table: &TableName, oid: u32, types: &[(String, u32)]) -> Sql {
+    let pair = |(name, oid): &(String, u32)| Sql::format("({}, {})", &[&Sql::literal(name), &Sql::number(*oid)]);
+    let pairs: Vec<Sql> = types.iter().map(pair).collect();
+    let count = i64::try_from(types.len()).expect("a table has at most 1,600 columns");
+    Sql::format(
+        "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; SELECT count(*) = {} FROM pg_attribute \
+         WHERE attrelid = {} AND (attname, atttypid) IN ({})",
+        &[&Sql::table(table), &Sql::number(count), &Sql::number(oid), &Sql::join(&pairs, ", ")],
+    )
 }
 
 /// At the target: `rows` rows of nothing but defaults.
@@ -172,12 +209,28 @@ mod tests {
             copy_out(&leaf, &names(&["a", "B"]), Some(&filter), range).as_str(),
             concat!(
                 r#"COPY (SELECT "a", "B" FROM ONLY "s"."Part 1" WHERE (a > 1 OR b) AND "#,
-                "ctid >= '(3,0)'::pg_catalog.tid) TO STDOUT (FORMAT text)"
+                "ctid >= '(3,0)'::pg_catalog.tid) TO STDOUT"
             )
         );
         assert_eq!(
-            copy_out(&leaf, &names(&["a"]), None, BlockRange::WHOLE).as_str(),
-            r#"COPY (SELECT "a" FROM ONLY "s"."Part 1") TO STDOUT (FORMAT text)"#
+            Format::Binary.of(&copy_out(&leaf, &names(&["a"]), None, BlockRange::WHOLE)).as_str(),
+            r#"COPY (SELECT "a" FROM ONLY "s"."Part 1") TO STDOUT (FORMAT binary)"#
+        );
+        assert_eq!(
+            Format::Text.of(&copy_in(&leaf, &names(&["a", "B"]))).as_str(),
+            r#"COPY "s"."Part 1" ("a", "B") FROM STDIN (FORMAT text)"#
+        );
+    }
+
+    #[test]
+    fn types_are_compared_by_name_under_a_lock() {
+        let types = [("a".to_owned(), 23), ("it's".to_owned(), 3_000_000_000)];
+        assert_eq!(
+            hold_types(&TableName::new("s", "t"), 7, &types).as_str(),
+            concat!(
+                r#"LOCK TABLE ONLY "s"."t" IN ROW EXCLUSIVE MODE; SELECT count(*) = 2 FROM pg_attribute "#,
+                "WHERE attrelid = 7 AND (attname, atttypid) IN (('a', 23), ('it''s', 3000000000))"
+            )
         );
     }
 

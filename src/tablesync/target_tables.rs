@@ -26,6 +26,10 @@ pub enum Kind {
 pub struct TargetColumn {
     /// `pg_attribute.attname`.
     pub name: String,
+    /// `pg_attribute.atttypid` on this server.
+    pub type_oid: u32,
+    /// The type below any domains.
+    pub base_type_oid: u32,
     /// NOT NULL, of the column or of its domain.
     pub not_null: bool,
     /// A default, an identity or a domain's default fills it when it is not written.
@@ -106,9 +110,17 @@ const TABLES: Sql = Sql::new(
 );
 
 const COLUMNS: Sql = Sql::new(
-    "SELECT a.attrelid, a.attname::text, a.attnotnull OR t.typnotnull, \
-     a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL, a.attgenerated <> '', a.attidentity = 'a' \
-     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+    "WITH RECURSIVE below (domain, oid) AS ( \
+       SELECT t.oid, t.typbasetype FROM pg_type t WHERE t.typtype = 'd' AND t.oid IN \
+         (SELECT atttypid FROM pg_attribute WHERE attrelid = ANY ($1::oid[]) AND attnum > 0 AND NOT attisdropped) \
+       UNION ALL \
+       SELECT b.domain, t.typbasetype FROM below b JOIN pg_type t ON t.oid = b.oid AND t.typtype = 'd'), \
+     base (domain, oid) AS \
+       (SELECT b.domain, b.oid FROM below b JOIN pg_type t ON t.oid = b.oid WHERE t.typtype <> 'd') \
+     SELECT a.attrelid, a.attname::text, a.attnotnull OR t.typnotnull, \
+     a.atthasdef OR a.attidentity <> '' OR t.typdefault IS NOT NULL, a.attgenerated <> '', a.attidentity = 'a', \
+     a.atttypid, coalesce(b.oid, a.atttypid) \
+     FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN base b ON b.domain = a.atttypid \
      WHERE a.attrelid = ANY ($1::oid[]) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attrelid, a.attnum",
 );
 
@@ -199,6 +211,8 @@ fn table(row: &tokio_postgres::Row) -> TargetTable {
 fn column(row: &tokio_postgres::Row) -> TargetColumn {
     TargetColumn {
         name: row.get(1),
+        type_oid: row.get(6),
+        base_type_oid: row.get(7),
         not_null: row.get(2),
         has_default: row.get(3),
         generated: row.get(4),

@@ -1,10 +1,18 @@
 //! A worker: one connection to the source and one to the target, and share after share of tables copied over them.
 //!
 //! In: a [`Share`], one piece of one table. Out: its rows, committed exactly once. Errors that may pass are met here,
-//! by new connections and another try under the same snapshot; all others end the copy.
+//! by new connections and another try under the same snapshot; what is refused in binary, by text; all others end the
+//! copy.
+//!
+//! A piece takes three round trips to the target and, beside the first of them, one to the source:
+//!
+//! ```text
+//! target  BEGIN; fence; types; COPY FROM ──▶ rows ▶ end of COPY ──▶ number of rows ▶ account; COMMIT ──▶ done
+//! source  BEGIN; snapshot; COPY TO; files; COMMIT ──▶ rows
+//! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -19,12 +27,12 @@ use super::patience::Patience;
 use super::plan::{Piece, TablePlan, Write};
 use super::prepare::REPLICA_ROLE;
 use super::pump::{PumpError, pump};
-use super::snapshot::{self, BeginError};
+use super::snapshot::{ReadError, Reading};
 use super::state::{self, CopyState, Run};
-use super::statement;
+use super::statement::{self, Format};
 use crate::error::chain;
 use crate::postgres::PgError;
-use crate::postgres::wire::{Purpose, TextRow, WireConnection};
+use crate::postgres::wire::{Answer, Purpose, TextRow, WireConnection};
 use crate::relation::TableName;
 use crate::sql::Sql;
 
@@ -90,6 +98,8 @@ pub(super) struct TableRun {
     /// Locked from before a piece's rows are counted on the target until it is known whether that was committed: so
     /// pieces commit one by one, and the last one knows that it is.
     committed: Mutex<Committed>,
+    /// Binary was refused: what is still to be copied goes as text.
+    as_text: AtomicBool,
     /// For reports.
     rows: AtomicU64,
     bytes: AtomicU64,
@@ -107,7 +117,28 @@ impl TableRun {
     }
 
     pub fn new(plan: TablePlan) -> Self {
-        Self { plan, committed: Mutex::default(), rows: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+        Self {
+            plan,
+            committed: Mutex::default(),
+            as_text: AtomicBool::new(false),
+            rows: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        }
+    }
+
+    fn format(&self, piece: &Piece) -> Format {
+        match self.as_text.load(Ordering::Relaxed) {
+            true => Format::Text,
+            false => self.plan.format(piece),
+        }
+    }
+
+    /// From now on, what the table's rows say goes as text.
+    fn refuse_binary(&self, error: &CopyError) {
+        if !self.as_text.swap(true, Ordering::Relaxed) {
+            let table = &self.plan.table;
+            tracing::warn!(table = %table, error = chain(error), "rows were refused in binary and are sent as text");
+        }
     }
 }
 
@@ -146,38 +177,25 @@ impl Worker {
     pub async fn copy(&mut self, share: &Share) -> Result<(), CopyError> {
         let mut delays = delays();
         loop {
-            let Err(error) = self.attempt(share).await else { return Ok(()) };
-            // Whatever is open on them ends with them: the servers roll back.
-            self.source = None;
-            self.target = None;
-            if !error.is_passing() || !self.context.pause(&mut delays, &error).await {
+            let format = share.table.format(share.piece());
+            let Err(error) = self.attempt(share, format).await else { return Ok(()) };
+            if format == Format::Binary && error.refuses_binary() {
+                share.table.refuse_binary(&error);
+            } else if !error.is_passing() || !self.context.pause(&mut delays, &error).await {
                 return Err(error);
             }
         }
     }
 
-    async fn attempt(&mut self, share: &Share) -> Result<(), CopyError> {
-        let at = At { context: &self.context, share };
-        let target = match &mut self.target {
-            Some(target) => target,
-            none => none.insert(at.connect_target().await?),
-        };
-        at.write(target, &BEGIN).await?;
-        if at.write(target, &state::fence(&at.context.run, &at.plan().table)).await?.is_empty() {
-            return Err(at.taken_over());
-        }
-        let rows = match at.plan().write {
-            Write::Nothing => 0,
-            _ if share.piece().reads.is_empty() => 0,
-            _ => {
-                let source = match &mut self.source {
-                    Some(source) => source,
-                    none => none.insert(at.connect_source().await?),
-                };
-                at.fill(source, target).await?
-            }
-        };
-        at.commit(target, rows).await
+    async fn attempt(&mut self, share: &Share, format: Format) -> Result<(), CopyError> {
+        let at = At { context: &self.context, share, format };
+        // Taken away: whatever is open on them when something fails ends with them, and the servers roll back.
+        let (source, target) = (self.source.take(), self.target.take());
+        let (mut source, mut target) = tokio::try_join!(at.source(source), at.target(target))?;
+        let rows = at.fill(source.as_mut(), &mut target).await?;
+        self.target = at.commit(target, rows).await?;
+        self.source = source;
+        Ok(())
     }
 }
 
@@ -185,6 +203,7 @@ impl Worker {
 struct At<'a> {
     context: &'a Context,
     share: &'a Share,
+    format: Format,
 }
 
 impl At<'_> {
@@ -192,62 +211,90 @@ impl At<'_> {
         &self.share.table.plan
     }
 
-    async fn connect_source(&self) -> Result<WireConnection, CopyError> {
-        let job = &self.context.job;
-        let connection = WireConnection::connect(&job.source, &job.application_name(), Purpose::Ordinary).await;
-        connection.map_err(|error| self.source_failed(error))
+    /// Whether there is anything to read for the piece.
+    fn reads(&self) -> bool {
+        self.plan().write != Write::Nothing && !self.share.piece().reads.is_empty()
     }
 
-    async fn connect_target(&self) -> Result<WireConnection, CopyError> {
+    /// The connection there is, or one that is needed.
+    async fn source(&self, open: Option<WireConnection>) -> Result<Option<WireConnection>, CopyError> {
+        if open.is_some() || !self.reads() {
+            return Ok(open);
+        }
+        let job = &self.context.job;
+        let connection = WireConnection::connect(&job.source, &job.application_name(), Purpose::Ordinary).await;
+        connection.map(Some).map_err(|error| self.source_failed(error))
+    }
+
+    /// As [`Self::source`].
+    async fn target(&self, open: Option<WireConnection>) -> Result<WireConnection, CopyError> {
+        if let Some(open) = open {
+            return Ok(open);
+        }
         let job = &self.context.job;
         let connection = WireConnection::connect(&job.target, &job.application_name(), Purpose::Ordinary).await;
         let mut connection = connection.map_err(|error| self.target_failed(error))?;
-        if job.scope.replica_role {
-            self.write(&mut connection, &REPLICA_ROLE).await?;
-        }
-        self.write(&mut connection, &job.lock_timeout()).await?;
+        let replica_role = job.scope.replica_role.then_some(REPLICA_ROLE);
+        let settings = Sql::join(replica_role.iter().chain([&job.lock_timeout()]), "; ");
+        self.write(&mut connection, &settings).await?;
         Ok(connection)
     }
 
-    /// A statement on the target.
+    /// Statements on the target.
     async fn write(&self, target: &mut WireConnection, sql: &Sql) -> Result<Vec<TextRow>, CopyError> {
         target.query(sql).await.map_err(|error| self.target_failed(error))
     }
 
-    /// Brings the piece's rows into the open target transaction; how many.
-    async fn fill(&self, source: &mut WireConnection, target: &mut WireConnection) -> Result<u64, CopyError> {
-        snapshot::begin(source, &self.context.job.snapshot).await.map_err(|error| match error {
-            BeginError::Lost(source) => CopyError::SnapshotLost { source: Box::new(source) },
-            BeginError::Other(error) => self.source_failed(error),
-        })?;
-        let rows = match &self.plan().write {
-            Write::Copy(copy) => self.pump(source, target, copy).await?,
-            Write::Merge { create, copy, apply } => {
-                self.write(target, create).await?;
-                let rows = self.pump(source, target, copy).await?;
-                for statement in apply {
-                    self.write(target, statement).await?;
-                }
-                rows
-            }
-            Write::Blank => self.blank(source, target).await?,
-            Write::Nothing => 0,
-        };
-        let oids: Vec<u32> = self.share.piece().reads.iter().map(|read| read.oid).collect();
-        let unchanged = snapshot::in_same_files(source, &oids).await.map_err(|error| self.source_failed(error))?;
-        if !unchanged {
-            return Err(CopyError::SourceChanged { table: self.plan().table.clone() });
-        }
-        snapshot::end(source).await.map_err(|error| self.source_failed(error))?;
-        Ok(rows)
+    /// What every transaction on the target begins with, and what follows in the same message. [`Self::admit`] judges
+    /// the answers.
+    fn opening(&self, then: &[&Sql]) -> Sql {
+        let fence = state::fence(&self.context.run, &self.plan().table);
+        let types = self.plan().binary.as_ref().filter(|_| self.format == Format::Binary);
+        Sql::join([&BEGIN, &fence].into_iter().chain(types).chain(then.iter().copied()), "; ")
     }
 
-    async fn pump(
+    fn admit(&self, answers: &[TextRow]) -> Result<(), CopyError> {
+        let mut answers = answers.iter().map(|row| row.first().and_then(Option::as_deref));
+        if answers.next().flatten() != Some("1") {
+            return Err(self.taken_over());
+        }
+        if self.format == Format::Binary && answers.next().flatten() != Some("t") {
+            return Err(CopyError::TypesChanged { table: self.plan().table.clone() });
+        }
+        Ok(())
+    }
+
+    /// Brings the piece's rows into a target transaction, and leaves that open; how many.
+    async fn fill(&self, source: Option<&mut WireConnection>, target: &mut WireConnection) -> Result<u64, CopyError> {
+        let Some(source) = source.filter(|_| self.reads()) else {
+            let answers = self.write(target, &self.opening(&[])).await?;
+            return self.admit(&answers).map(|()| 0);
+        };
+        match &self.plan().write {
+            Write::Copy(copy) => self.carry(source, target, &self.opening(&[&self.format.of(copy)])).await,
+            Write::Merge { create, copy, apply } => {
+                let opening = self.opening(&[create, &self.format.of(copy)]);
+                let rows = self.carry(source, target, &opening).await?;
+                self.write(target, &Sql::join(apply, "; ")).await?;
+                Ok(rows)
+            }
+            Write::Blank => self.blank(source, target).await,
+            Write::Nothing => Ok(0),
+        }
+    }
+
+    /// Rows as they are. Source and target begin at the same time.
+    async fn carry(
         &self,
         source: &mut WireConnection,
         target: &mut WireConnection,
-        copy: &Sql,
+        opening: &Sql,
     ) -> Result<u64, CopyError> {
+        let begin = async {
+            let answers = target.start_copy_in(opening).await.map_err(|error| self.target_failed(error))?;
+            self.admit(&answers)
+        };
+        let ((), mut reading) = tokio::try_join!(begin, self.read(source))?;
         let table = &self.share.table;
         let mut unreported = 0;
         let meter = |bytes: usize| {
@@ -259,34 +306,53 @@ impl At<'_> {
                 self.context.report(table, CopyState::Copying);
             }
         };
-        pump(source, target, &self.share.piece().reads, copy, meter).await.map_err(|error| match error {
-            PumpError::Source(error) => self.source_failed(error),
+        pump(&mut reading, target, meter).await.map_err(|error| match error {
+            PumpError::Source(error) => self.read_failed(error),
             PumpError::Target(error) => self.target_failed(error),
         })
     }
 
+    async fn read<'a>(&self, source: &'a mut WireConnection) -> Result<Reading<'a>, CopyError> {
+        let reads = &self.share.piece().reads;
+        let is_copy = self.plan().write != Write::Blank;
+        let statement = |select: &Sql| if is_copy { self.format.of(select) } else { select.clone() };
+        let statements: Vec<Sql> = reads.iter().map(|read| statement(&read.select)).collect();
+        let oids: Vec<u32> = reads.iter().map(|read| read.oid).collect();
+        let reading = Reading::start(source, &self.context.job.snapshot, &statements, &oids).await;
+        reading.map_err(|error| self.read_failed(error))
+    }
+
     async fn blank(&self, source: &mut WireConnection, target: &mut WireConnection) -> Result<u64, CopyError> {
-        let mut rows = 0;
-        for read in &self.share.piece().reads {
-            let count = source.query(&read.select).await.map_err(|error| self.source_failed(error))?;
-            rows += number(&count, 0).ok_or_else(|| self.source_failed(strange(source)))?;
-        }
+        let answers = self.write(target, &self.opening(&[])).await?;
+        self.admit(&answers)?;
+        let peer = source.peer().to_owned();
+        let mut reading = self.read(source).await?;
+        while reading.next().await.map_err(|error| self.read_failed(error))?.is_some() {}
+        let counts = reading.into_rows();
+        let sum = counts.iter().map(|row| number(row, 0)).sum::<Option<u64>>();
+        let rows = sum.ok_or_else(|| self.source_failed(strange(&peer)))?;
         self.write(target, &statement::insert_blank(&self.plan().table, rows)).await?;
         Ok(rows)
     }
 
-    /// Counts the rows, marks the table done with its last piece, and commits.
-    async fn commit(&self, target: &mut WireConnection, rows: u64) -> Result<(), CopyError> {
+    /// Counts the rows, marks the table done with its last piece, and commits. Gives the connection, if it is still
+    /// good.
+    async fn commit(&self, mut target: WireConnection, rows: u64) -> Result<Option<WireConnection>, CopyError> {
         let (table, plan) = (&self.share.table, self.plan());
         let mut committed = table.committed.lock().await;
         let last = committed.pieces + 1 == plan.pieces.len();
         let account = state::account(&self.context.run, &plan.table, committed.rows, rows, last);
-        if self.write(target, &account).await?.is_empty() {
-            return Err(self.taken_over());
-        }
-        if let Err(error) = self.write(target, &COMMIT).await {
-            self.was_committed(committed.rows + rows, last, error).await?;
-        }
+        let target = match conclude(&mut target, &account).await {
+            Ok(()) => Some(target),
+            Err((0, error)) if error.code() == Some(state::NOT_MINE) => return Err(self.taken_over()),
+            Err((0, error)) if error.server().is_some_and(|said| !said.is_fatal()) => {
+                return Err(self.target_failed(error));
+            }
+            Err((_, error)) => {
+                self.was_committed(committed.rows + rows, last, self.target_failed(error)).await?;
+                None
+            }
+        };
         self.context.patience.gets_on();
         committed.pieces += 1;
         committed.rows += rows;
@@ -294,9 +360,10 @@ impl At<'_> {
         self.context.report(table, if last { CopyState::Done } else { CopyState::Copying });
         if last {
             let target_name = &self.context.job.scope.target_name;
-            tracing::info!(target_name, table = %plan.table, rows = committed.rows, "table copied");
+            let format = table.format(self.share.piece()).as_str();
+            tracing::info!(target_name, table = %plan.table, rows = committed.rows, format, "table copied");
         }
-        Ok(())
+        Ok(target)
     }
 
     /// Succeeds if a COMMIT that was sent but not confirmed has happened, learnt from the table's row over a new
@@ -324,16 +391,24 @@ impl At<'_> {
     }
 
     async fn outcome(&self) -> Result<(CopyState, u64), CopyError> {
-        let mut target = self.connect_target().await?;
+        let mut target = self.target(None).await?;
         let found = self.write(&mut target, &state::outcome(&self.context.run, &self.plan().table)).await?;
         let Some(row) = found.first() else { return Err(self.taken_over()) };
         let done = row.first().and_then(Option::as_deref) == Some(CopyState::Done.as_str());
-        let rows = number(&found, 1).ok_or_else(|| self.target_failed(strange(&target)))?;
+        let rows = number(row, 1).ok_or_else(|| self.target_failed(strange(target.peer())))?;
         Ok((if done { CopyState::Done } else { CopyState::Copying }, rows))
     }
 
     fn taken_over(&self) -> CopyError {
         CopyError::TakenOver { table: self.plan().table.clone() }
+    }
+
+    fn read_failed(&self, error: ReadError) -> CopyError {
+        match error {
+            ReadError::Lost(source) => CopyError::SnapshotLost { source: Box::new(source) },
+            ReadError::Other(error) => self.source_failed(error),
+            ReadError::Changed => CopyError::SourceChanged { table: self.plan().table.clone() },
+        }
     }
 
     fn source_failed(&self, source: PgError) -> CopyError {
@@ -354,12 +429,25 @@ impl At<'_> {
     }
 }
 
-fn number(rows: &[TextRow], column: usize) -> Option<u64> {
-    rows.first()?.get(column)?.as_deref()?.parse().ok()
+/// Runs `account` and COMMIT as one. Of an error, how many of the two had come to their end by then.
+async fn conclude(target: &mut WireConnection, account: &Sql) -> Result<(), (usize, PgError)> {
+    let mut done = 0;
+    target.start_script(&Sql::join([account, &COMMIT], "; ")).await.map_err(|error| (done, error))?;
+    loop {
+        match target.answer().await.map_err(|error| (done, error))? {
+            Answer::End => return Ok(()),
+            Answer::Done => done += 1,
+            Answer::Row(_) | Answer::Data(_) => {}
+        }
+    }
 }
 
-fn strange(connection: &WireConnection) -> PgError {
-    PgError::Protocol { peer: connection.peer().to_owned(), message: "a count is not a number".to_owned() }
+fn number(row: &TextRow, column: usize) -> Option<u64> {
+    row.get(column)?.as_deref()?.parse().ok()
+}
+
+fn strange(peer: &str) -> PgError {
+    PgError::Protocol { peer: peer.to_owned(), message: "a count is not a number".to_owned() }
 }
 
 fn delays() -> impl Iterator<Item = Duration> {

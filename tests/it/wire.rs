@@ -5,7 +5,7 @@ use bytes::Bytes;
 use postgres_protocol::message::frontend;
 use walferry::error::Judged;
 use walferry::postgres::conninfo::*;
-use walferry::postgres::wire::{Param, Progress, Purpose, WireConnection};
+use walferry::postgres::wire::{Answer, Param, Progress, Purpose, WireConnection};
 use walferry::postgres::{Client, ConnectOptions, PgError, ServerError};
 use walferry::sql::Sql;
 
@@ -70,13 +70,26 @@ async fn copy_pipes_rows_of_any_size() {
     ))
     .await
     .unwrap();
-    from.start_copy_out(&Sql::new("COPY public.a TO STDOUT (FORMAT binary)")).await.unwrap();
-    to.start_copy_in(&Sql::new("COPY public.b FROM STDIN (FORMAT binary)")).await.unwrap();
-    while let Some(data) = from.copy_out().await.unwrap() {
-        assert!(data.len() <= 512 * 1024, "a piece of {} bytes", data.len());
-        to.copy_in(data).await.unwrap();
+    let script = Sql::new("BEGIN; COPY public.a TO STDOUT (FORMAT binary); SELECT 7, NULL; COMMIT");
+    from.start_script(&script).await.unwrap();
+    let script = Sql::new("BEGIN; SELECT 8; SELECT WHERE false; COPY public.b FROM STDIN (FORMAT binary)");
+    assert_eq!(to.start_copy_in(&script).await.unwrap(), [[Some("8".to_owned())]]);
+    let (mut done, mut rows) = (0, Vec::new());
+    loop {
+        match from.answer().await.unwrap() {
+            Answer::Data(data) => {
+                assert!(data.len() <= 512 * 1024, "a piece of {} bytes", data.len());
+                assert_eq!(done, 1);
+                to.copy_in(data).await.unwrap();
+            }
+            Answer::Row(row) => rows.push(row),
+            Answer::Done => done += 1,
+            Answer::End => break,
+        }
     }
+    assert_eq!((done, rows), (4, vec![vec![Some("7".to_owned()), None]]));
     assert_eq!(to.finish_copy_in().await.unwrap(), 20_001);
+    to.query(&Sql::new("COMMIT")).await.unwrap();
     let same = Sql::new("SELECT count(*) FROM public.a JOIN public.b USING (i) WHERE a.t = b.t");
     assert_eq!(from.query(&same).await.unwrap(), [[Some("20001".to_owned())]]);
     assert_usable(&mut to).await;
@@ -112,18 +125,26 @@ async fn an_error_in_a_copy_arrives_early_and_the_session_goes_on() {
     assert_eq!(wire.finish_copy_in().await.unwrap_err().code(), Some("22P02"));
     assert_usable(&mut wire).await;
 
-    let error = wire.start_copy_out(&Sql::new("COPY public.missing TO STDOUT")).await.unwrap_err();
+    for (script, code, statements) in [
+        ("SELECT; COPY public.missing TO STDOUT; CREATE TABLE public.not_run ()", "42P01", 1),
+        ("COPY (SELECT 1 / (i - 50000) FROM generate_series(1, 100000) i) TO STDOUT", "22012", 0),
+    ] {
+        wire.start_script(&Sql::new(script)).await.unwrap();
+        assert!(wire.query(&Sql::new("SELECT")).await.unwrap_err().to_string().contains("still running"));
+        let mut done = 0;
+        let error = loop {
+            match wire.answer().await {
+                Ok(Answer::Done) => done += 1,
+                Ok(Answer::End) => panic!("the error was lost"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((error.code(), done), (Some(code), statements));
+        assert_usable(&mut wire).await;
+    }
+    let error = wire.start_copy_in(&Sql::new("SELECT 1; COPY public.not_run FROM STDIN")).await.unwrap_err();
     assert_eq!(error.code(), Some("42P01"));
-    let failing = Sql::new("COPY (SELECT 1 / (i - 50000) FROM generate_series(1, 100000) i) TO STDOUT");
-    wire.start_copy_out(&failing).await.unwrap();
-    let error = loop {
-        match wire.copy_out().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("the error was lost"),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.code(), Some("22012"));
     assert_usable(&mut wire).await;
     assert_eq!(wire.query(&Sql::new("SELECT count(*) FROM public.t")).await.unwrap(), [[Some("0".to_owned())]]);
     wire.query(&Sql::new("COPY public.t FROM STDIN")).await.unwrap_err();

@@ -1,11 +1,11 @@
-//! COPY in both directions, as a stream of bytes: messages are neither assembled on the way out of a server nor as
-//! large as rows on the way in.
+//! COPY in both directions, as a stream of bytes, and the statements around it: messages are neither assembled on the
+//! way out of a server nor as large as rows on the way in.
 
 use bytes::{BufMut, Bytes};
 use postgres_protocol::message::frontend;
 
 use super::reader::CopyPiece;
-use super::{Copying, Frame, Progress, WireConnection};
+use super::{Frame, Progress, Running, TextRow, WireConnection};
 use crate::postgres::PgError;
 use crate::sql::Sql;
 
@@ -14,49 +14,79 @@ const PIECE: usize = 1 << 20;
 /// Data is sent when this much has gathered.
 const FLUSH: usize = 256 * 1024;
 
+/// What a script brings, one after the other.
+#[derive(Debug)]
+pub enum Answer {
+    /// A row of a query.
+    Row(TextRow),
+    /// A stretch of COPY data, cut anywhere (a row may span several): memory stays bounded whatever a row's size.
+    Data(Bytes),
+    /// A statement has come to its end.
+    Done,
+    /// All have, and the session is free.
+    End,
+}
+
 impl WireConnection {
-    /// Sends `COPY … TO STDOUT`; then call [`Self::copy_out`] until it gives `None`.
-    pub async fn start_copy_out(&mut self, sql: &Sql) -> Result<(), PgError> {
-        self.start_copy(sql, b'H').await?;
-        self.copying = Copying::Out;
+    /// Sends statements, `COPY … TO STDOUT` among them, in one message: no round trip lies between them, and after an
+    /// error none of the rest is run. Then call [`Self::answer`] until it gives [`Answer::End`].
+    pub async fn start_script(&mut self, sql: &Sql) -> Result<(), PgError> {
+        self.send_query(sql)?;
+        self.send().await?;
+        self.running = Running::Script;
         Ok(())
     }
 
-    /// The next stretch of COPY data, cut anywhere (a row may span several): memory stays bounded whatever a row's
-    /// size. `None` after the server finished without error. Cancel-safe until it has given `None`.
-    pub async fn copy_out(&mut self) -> Result<Option<Bytes>, PgError> {
-        if self.copying != Copying::Out {
-            return Err(self.no_copy("TO STDOUT"));
+    /// What comes next of the script. Cancel-safe until it has given [`Answer::End`].
+    pub async fn answer(&mut self) -> Result<Answer, PgError> {
+        if self.running != Running::Script {
+            return Err(self.not_running("script"));
         }
         loop {
             let frame = match self.reader.copy_piece().await? {
-                CopyPiece::Data(data) => return Ok(Some(data)),
+                CopyPiece::Data(data) => return Ok(Answer::Data(data)),
                 CopyPiece::Other(frame) => frame,
             };
             match frame.tag {
-                b'c' | b'C' => {}
+                b'T' | b'H' | b'c' => {}
+                b'D' => return Ok(Answer::Row(self.text_row(frame.body)?)),
+                b'C' | b'I' => return Ok(Answer::Done),
                 b'Z' => {
-                    self.copying = Copying::No;
-                    return Ok(None);
+                    self.running = Running::Nothing;
+                    return Ok(Answer::End);
                 }
                 b'E' => return Err(self.fail(frame).await),
-                _ => return Err(self.reader.unexpected(&frame, "COPY TO STDOUT")),
+                _ => return Err(self.reader.unexpected(&frame, "a script")),
             }
         }
     }
 
-    /// Sends `COPY … FROM STDIN`.
-    pub async fn start_copy_in(&mut self, sql: &Sql) -> Result<(), PgError> {
-        self.start_copy(sql, b'G').await?;
-        self.copying = Copying::In;
-        Ok(())
+    /// Sends `COPY … FROM STDIN`, the last of what may be several statements in one message. Gives the rows of those
+    /// before it, once the server waits for data.
+    pub async fn start_copy_in(&mut self, sql: &Sql) -> Result<Vec<TextRow>, PgError> {
+        self.send_query(sql)?;
+        self.send().await?;
+        let mut rows = Vec::new();
+        loop {
+            let frame = self.reader.frame().await?;
+            match frame.tag {
+                b'T' | b'C' => {}
+                b'D' => rows.push(self.text_row(frame.body)?),
+                b'G' => {
+                    self.running = Running::CopyIn;
+                    return Ok(rows);
+                }
+                b'E' => return Err(self.fail(frame).await),
+                _ => return Err(self.reader.unexpected(&frame, "the answer to COPY FROM STDIN")),
+            }
+        }
     }
 
     /// Sends a stretch of COPY data, cut anywhere. An error the server has already reported is returned; the session
     /// can be used afterwards.
     pub async fn copy_in(&mut self, mut data: Bytes) -> Result<(), PgError> {
-        if self.copying != Copying::In {
-            return Err(self.no_copy("FROM STDIN"));
+        if self.running != Running::CopyIn {
+            return Err(self.not_running("COPY FROM STDIN"));
         }
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(PIECE));
@@ -73,8 +103,8 @@ impl WireConnection {
 
     /// Ends COPY FROM STDIN; the number of rows the server took.
     pub async fn finish_copy_in(&mut self) -> Result<u64, PgError> {
-        if self.copying != Copying::In {
-            return Err(self.no_copy("FROM STDIN"));
+        if self.running != Running::CopyIn {
+            return Err(self.not_running("COPY FROM STDIN"));
         }
         frontend::copy_done(self.writer.buffer());
         self.end_copy_in().await
@@ -82,8 +112,8 @@ impl WireConnection {
 
     /// Ends COPY FROM STDIN with CopyFail; the session can be used afterwards. `why` appears in the server's log.
     pub async fn fail_copy_in(&mut self, why: &str) -> Result<(), PgError> {
-        if self.copying != Copying::In {
-            return Err(self.no_copy("FROM STDIN"));
+        if self.running != Running::CopyIn {
+            return Err(self.not_running("COPY FROM STDIN"));
         }
         frontend::copy_fail(&why.replace('\0', " "), self.writer.buffer())
             .map_err(|error| PgError::Usage { message: error.to_string() })?;
@@ -107,7 +137,7 @@ impl WireConnection {
             Ok(Progress::More)
         });
         let ended = ended.await;
-        self.copying = Copying::No;
+        self.running = Running::Nothing;
         match (refused, ended) {
             (Some(frame), _) => Err(self.reader.server_error(frame)),
             (None, ended) => ended.map(|()| rows),
@@ -127,7 +157,7 @@ impl WireConnection {
         if frame.tag != b'E' {
             return Err(self.reader.unexpected(&frame, "COPY FROM STDIN"));
         }
-        self.copying = Copying::No;
+        self.running = Running::Nothing;
         let error = self.reader.server_error(frame);
         // The server drops what is left of the flight (`postgres.c`, case 'd' of PostgresMain), but a message half sent
         // must be completed: so write on while waiting for ReadyForQuery. After FATAL the connection ends instead.
@@ -135,7 +165,7 @@ impl WireConnection {
         Err(error)
     }
 
-    fn no_copy(&self, which: &str) -> PgError {
-        PgError::Usage { message: format!("{}: no COPY {which} is running", self.peer) }
+    fn not_running(&self, what: &str) -> PgError {
+        PgError::Usage { message: format!("{}: no {what} is running", self.peer) }
     }
 }

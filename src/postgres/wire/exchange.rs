@@ -91,7 +91,7 @@ mod tests {
     use super::*;
     use crate::postgres::conninfo::Environment;
     use crate::postgres::transport::Address;
-    use crate::postgres::wire::{Canceller, Copying, Purpose};
+    use crate::postgres::wire::{Canceller, Purpose, Running};
     use crate::postgres::{Client, ConnectOptions, WireReader, WireWriter};
 
     /// Never run: that it compiles says that connections and what they do may move between threads.
@@ -143,7 +143,7 @@ mod tests {
             server_version: 150_000,
             peer: "test".into(),
             canceller,
-            copying: Copying::No,
+            running: Running::Nothing,
         };
         connection.writer.buffer().extend_from_slice(b"a flight");
         let mut rows = 0;

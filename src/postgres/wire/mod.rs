@@ -10,7 +10,7 @@
 //! | `reader.rs` | bytes to frames |
 //! | `writer.rs` | messages to bytes; Bind by hand |
 //! | `exchange.rs` | writing and reading at once, so that neither side waits for the other for ever |
-//! | `copy.rs` | COPY in both directions |
+//! | `copy.rs` | COPY in both directions, and scripts around it |
 //! | `cancel.rs` | cancel requests |
 //!
 //! After a server's error a connection can be used again (it is read up to ReadyForQuery), unless the error was FATAL.
@@ -29,6 +29,7 @@ use bytes::{Buf, Bytes};
 use postgres_protocol::message::frontend;
 
 pub use self::cancel::Canceller;
+pub use self::copy::Answer;
 pub use self::exchange::Progress;
 pub use self::reader::WireReader;
 pub use self::writer::WireWriter;
@@ -90,15 +91,16 @@ pub struct WireConnection {
     server_version: u32,
     peer: Arc<str>,
     canceller: Canceller,
-    copying: Copying,
+    running: Running,
 }
 
-/// Whether a COPY is running, and which way.
+/// What has been begun and not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Copying {
-    No,
-    Out,
-    In,
+enum Running {
+    Nothing,
+    /// Statements whose answers are still to be read, COPY TO STDOUT among them.
+    Script,
+    CopyIn,
 }
 
 impl WireConnection {
@@ -151,7 +153,14 @@ impl WireConnection {
 
     /// Sends a statement that answers CopyBothResponse (START_REPLICATION). From then on frames are the caller's.
     pub async fn start_copy_both(&mut self, sql: &Sql) -> Result<(), PgError> {
-        self.start_copy(sql, b'W').await
+        self.send_query(sql)?;
+        self.send().await?;
+        let frame = self.reader.frame().await?;
+        match frame.tag {
+            b'W' => Ok(()),
+            b'E' => Err(self.fail(frame).await),
+            _ => Err(self.reader.unexpected(&frame, "the answer to a COPY")),
+        }
     }
 
     /// Terminate and close. Without it a server finds out by itself that its client is gone.
@@ -162,9 +171,9 @@ impl WireConnection {
     }
 
     fn send_query(&mut self, sql: &Sql) -> Result<(), PgError> {
-        if self.copying != Copying::No {
+        if self.running != Running::Nothing {
             return Err(PgError::Usage {
-                message: format!("{}: a COPY is still running on this connection", self.peer),
+                message: format!("{}: a COPY or script is still running on this connection", self.peer),
             });
         }
         frontend::query(sql.as_str(), self.writer.buffer()).map_err(|error| PgError::Usage {
@@ -180,20 +189,9 @@ impl WireConnection {
         }
     }
 
-    async fn start_copy(&mut self, sql: &Sql, answer: u8) -> Result<(), PgError> {
-        self.send_query(sql)?;
-        self.send().await?;
-        let frame = self.reader.frame().await?;
-        match frame.tag {
-            tag if tag == answer => Ok(()),
-            b'E' => Err(self.fail(frame).await),
-            _ => Err(self.reader.unexpected(&frame, "the answer to a COPY")),
-        }
-    }
-
     /// The error, once the session can be used again.
     async fn fail(&mut self, frame: Frame) -> PgError {
-        self.copying = Copying::No;
+        self.running = Running::Nothing;
         let error = self.reader.server_error(frame);
         // After FATAL there is no ReadyForQuery, only the end: the server's word is worth more than that.
         while let Ok(frame) = self.reader.frame().await {
@@ -248,7 +246,8 @@ impl Dialect for WireDialect<'_> {
         let canceller = Canceller::new(target.options.clone(), opened.address, key, peer.clone());
         let reported = reader.parameter("server_version").and_then(session::version_number);
         let server_version = reported.ok_or_else(|| reader.violation("the server reports no version"))?;
-        let mut connection = WireConnection { reader, writer, server_version, peer, canceller, copying: Copying::No };
+        let mut connection =
+            WireConnection { reader, writer, server_version, peer, canceller, running: Running::Nothing };
         connection.query(&session::pin(server_version)).await?;
         Ok(connection)
     }
