@@ -20,7 +20,8 @@ use super::wait::within;
 /// What is looked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Seen {
-    /// A statement that starts so: executed by its prepared name, parsed without one, or as a simple query.
+    /// A statement that starts so: executed by its prepared name, parsed without one, or as a simple query, alone or
+    /// among others.
     Statement(&'static str),
     /// The end of a command, by its tag.
     Answer(&'static str),
@@ -185,7 +186,8 @@ fn is(seen: Seen, message: &[u8], statement: Option<&[u8]>, from_client: bool) -
     let (tag, body) = (message[0], &message[5..]);
     match seen {
         Seen::Statement(start) => {
-            statement.is_some_and(|statement| statement.trim_ascii_start().starts_with(start.as_bytes()))
+            let text = String::from_utf8_lossy(statement.unwrap_or_default());
+            text.split("; ").any(|statement| statement.trim_start().starts_with(start))
         }
         Seen::Answer(start) => !from_client && tag == b'C' && body.starts_with(start.as_bytes()),
         Seen::Status => from_client && tag == b'd' && body.first() == Some(&b'r') && body.len() == 34,
