@@ -113,9 +113,9 @@ impl CopyError {
         cause.verdict() == Verdict::Retry
     }
 
-    /// Whether text may be taken where binary was not: where a receive function, or COPY, does not take the bytes. Class
-    /// 22 (data exceptions), another element type (42804), no such function (42883), a value that ends early (08P01),
-    /// and what receive functions say without a SQLSTATE of its own (XX000).
+    /// Whether text may be taken where binary was not: where a receive function, or COPY, does not take the bytes.
+    /// Class 22 (data exceptions), another element type (42804), no such function (42883), a value that ends early
+    /// (08P01), and what receive functions say without a SQLSTATE of its own (XX000).
     pub(super) fn refuses_binary(&self) -> bool {
         match self {
             CopyError::Source { source, .. } | CopyError::Target { source, .. } => source

@@ -222,7 +222,8 @@ pub const NOT_MINE: &str = "22012";
 pub fn account(run: &Run, table: &TableName, before: u64, rows: u64, finished: bool) -> Sql {
     let finish = if finished { ", state = 'done', finished_at = now()" } else { "" };
     Sql::format(
-        "WITH counted AS (UPDATE walferry.table_state SET rows_copied = {}{} WHERE {} AND rows_copied = {} RETURNING 1) \
+        "WITH counted AS \
+         (UPDATE walferry.table_state SET rows_copied = {}{} WHERE {} AND rows_copied = {} RETURNING 1) \
          SELECT 1 / count(*) FROM counted",
         &[&Sql::number(before + rows), &Sql::new(finish), &row_of(run, table), &Sql::number(before)],
     )
