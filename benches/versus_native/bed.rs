@@ -6,7 +6,7 @@ use anyhow::Result;
 use walferry::admin::throwaway::{Server, Site, binaries};
 
 use crate::database::{Address, Database};
-use crate::options::Options;
+use crate::options::{Options, Over};
 
 /// The source's database.
 pub const SOURCE: &str = "bench";
@@ -40,6 +40,7 @@ pub struct Bed {
     pub source: Server,
     pub target: Server,
     pub site: Arc<Site>,
+    over: Over,
     /// Sessions for what concerns a server as a whole.
     pub on_source: Database,
     pub on_target: Database,
@@ -58,12 +59,20 @@ impl Bed {
         let target = Server::start(&site, "target", &settings).await?;
         let on_source = Database::connect(&source, "postgres").await?;
         let on_target = Database::connect(&target, "postgres").await?;
-        Ok(Self { source, target, site, on_source, on_target })
+        Ok(Self { source, target, site, over: options.over, on_source, on_target })
     }
 
     pub fn settings(major: u32) -> Vec<&'static str> {
         let more = if major >= 18 { SETTINGS_18 } else { &[] };
         [SETTINGS, more].concat()
+    }
+
+    /// Where a subscription, or walferry, finds a database.
+    pub fn url(&self, server: &Server, database: &str) -> String {
+        match self.over {
+            Over::Socket => server.socket_url("postgres", database),
+            Over::Tcp => server.url("postgres", database),
+        }
     }
 
     /// An empty database of this name on the source.

@@ -29,6 +29,9 @@ pub struct Options {
     /// The subscription's `streaming`; parallel needs PostgreSQL 16
     #[arg(long, value_enum, default_value_t = Streaming::Off)]
     pub native_streaming: Streaming,
+    /// What both ways reach both servers by
+    #[arg(long, value_enum, default_value_t = Over::Tcp)]
+    pub over: Over,
     /// A line for the top of walferry's configuration, such as 'apply.batch_bytes = "16MiB"'; may be repeated
     #[arg(long, value_name = "TOML")]
     pub set: Vec<String>,
@@ -55,6 +58,15 @@ pub struct Options {
     bench: bool,
 }
 
+/// What both ways reach both servers by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Over {
+    /// Unix sockets, as on one machine.
+    Socket,
+    /// TCP, over loopback.
+    Tcp,
+}
+
 /// How the subscription receives transactions that are still in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Streaming {
@@ -64,6 +76,16 @@ pub enum Streaming {
     On,
     /// Applied by a process of their own.
     Parallel,
+}
+
+impl Over {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Socket => "Unix sockets",
+            Self::Tcp => "TCP over loopback",
+        }
+    }
 }
 
 impl Streaming {

@@ -18,6 +18,8 @@ pub struct Results {
     pub cpus: usize,
     /// Of both servers.
     pub settings: Vec<&'static str>,
+    /// What both ways reach both servers by.
+    pub over: &'static str,
     pub native_streaming: &'static str,
     /// Lines added to walferry's configuration.
     pub walferry_settings: Vec<String>,
@@ -37,6 +39,7 @@ impl Results {
             postgres: bed.on_source.value("SELECT version()", &[]).await?,
             cpus: std::thread::available_parallelism()?.get(),
             settings: Bed::settings(bed.site.binaries.major),
+            over: options.over.as_str(),
             native_streaming: options.native_streaming.as_str(),
             walferry_settings: options.set.clone(),
             rounds: options.rounds(),
@@ -51,11 +54,13 @@ impl Results {
     /// Under which circumstances, as text.
     pub fn heading(&self) -> String {
         let mut text = format!(
-            "{}\n{}, {} CPUs, rounds: {}\nboth servers: {}\nsubscriptions: binary = true, streaming = {}\n",
+            "{}\n{}, {} CPUs, rounds: {}\nboth servers, reached over {}: {}\n\
+             subscriptions: binary = true, streaming = {}\n",
             self.postgres,
             self.walferry,
             self.cpus,
             self.rounds,
+            self.over,
             self.settings.join(" "),
             self.native_streaming,
         );

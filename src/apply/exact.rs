@@ -11,14 +11,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::bulk::BulkMode;
 use super::bulk::bench::Bench;
+use super::bulk::{BulkMode, Ready};
 use super::conflict::CASCADES;
 use super::error::{ApplyError, ConflictKind};
 use super::flight::{Flight, Step, Values};
 use super::observer::Observer;
 use super::progress::{self, Stream};
-use super::queue::{Batch, Held};
+use super::queue::{Ahead, Batch, Held};
 use super::session::Session;
 use super::statement::{GUARD, Shape};
 use super::table::TargetTable;
@@ -62,6 +62,8 @@ pub struct Applier {
     pub(super) policy: ConflictPolicy,
     pub(super) bulk: BulkMode,
     pub(super) bench: Bench,
+    /// The next batch, made ready while the last one flew.
+    pub(super) ready: Option<Ready>,
     pub(super) copied: Arc<HashSet<TableName>>,
     pub(super) observer: Arc<dyn Observer>,
     /// Where the progress row stands.
@@ -102,6 +104,7 @@ impl Applier {
             policy,
             bulk,
             bench: Bench::default(),
+            ready: None,
             copied,
             observer,
             stored,
@@ -112,11 +115,11 @@ impl Applier {
         }
     }
 
-    /// Applies whole transactions in one target transaction.
+    /// Applies whole transactions in one target transaction. What `ahead` shows meanwhile is to be applied next.
     ///
     /// # Errors
     /// What the target refuses, even one by one; transactions before the refused one are committed then.
-    pub async fn batch(&mut self, batch: &Batch) -> Result<(), ApplyError> {
+    pub async fn batch(&mut self, batch: &Batch, ahead: &mut Ahead<'_>) -> Result<(), ApplyError> {
         self.session.tidy().await?;
         let parts: Vec<Arc<Part>> =
             batch.transactions.iter().filter(|part| end(part).is_some_and(|end| end > self.stored)).cloned().collect();
@@ -128,7 +131,7 @@ impl Applier {
             return if parts.len() > 1 { self.one_by_one(batch, &parts).await } else { Err(error) };
         }
         self.begun = Instant::now();
-        if self.planned_batch(batch, &parts).await? {
+        if self.planned_batch(batch, &parts, ahead).await? {
             return Ok(());
         }
         // What was refused may have been mended meanwhile.
@@ -251,7 +254,7 @@ impl Applier {
     /// # Errors
     /// As [`crate::postgres::WireConnection::query`].
     pub async fn rollback(&mut self) -> Result<(), PgError> {
-        self.open = false;
+        (self.open, self.ready) = (false, None);
         self.mended.clear();
         // A ROLLBACK outside a transaction is a warning.
         self.session.control(&Sql::new("ROLLBACK")).await?;

@@ -104,10 +104,7 @@ impl<'a> Flight<'a> {
     /// # Errors
     /// When it was not: a mistake of the program.
     pub fn table(&self, relation: &Arc<Relation>) -> Result<Arc<TargetTable>, PgError> {
-        self.session.known(relation).cloned().ok_or_else(|| PgError::Protocol {
-            peer: self.session.wire.peer().to_owned(),
-            message: format!("{} was not matched before it was used", relation.name),
-        })
+        self.session.matched_table(relation)
     }
 
     /// See [`Session::cascades_from`].
@@ -168,21 +165,14 @@ impl<'a> Flight<'a> {
         Ok(())
     }
 
-    /// Adds a statement for many rows: `parameter` gives each parameter, in binary form.
+    /// Adds a statement for many rows, with the values of its parameters in binary form.
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn many(
-        &mut self,
-        table: &TargetTable,
-        shape: Shape,
-        step: Step,
-        parameter: impl Fn(Value) -> Result<Bytes, PgError>,
-    ) -> Result<(), PgError> {
+    pub fn many(&mut self, table: &TargetTable, shape: Shape, step: Step, values: Vec<Bytes>) -> Result<(), PgError> {
         let prepared = self.session.prepare(table, shape)?;
-        let params = prepared.values.iter().map(|value| Ok(Param::Binary(parameter(*value)?)));
-        let params: Vec<Param> = params.collect::<Result<_, PgError>>()?;
-        self.session.wire.writer.bind_execute(&prepared.name, &mut params.into_iter())?;
+        let mut params = values.into_iter().map(Param::Binary);
+        self.session.wire.writer.bind_execute(&prepared.name, &mut params)?;
         self.steps.push(step);
         Ok(())
     }
@@ -207,36 +197,73 @@ impl<'a> Flight<'a> {
     /// # Errors
     /// When the connection breaks: then nothing is known of what was done. What the server refuses is in [`Landed`].
     pub async fn fly(mut self) -> Result<Landed, PgError> {
+        let answers = self.sealed();
+        answers.wait(self.session).await
+    }
+
+    /// Sends the flight; the answers are to be waited for before anything else is done with the session.
+    ///
+    /// # Errors
+    /// As [`Self::fly`].
+    pub async fn take_off(mut self) -> Result<Answers, PgError> {
+        let mut answers = self.sealed();
+        let sent = self.session.wire.flush_and(|frame| Ok(answers.take(&frame))).await;
+        self.session.broken |= sent.is_err();
+        sent.map(|()| answers)
+    }
+
+    fn sealed(&mut self) -> Answers {
         self.flown = true;
-        let steps = std::mem::take(&mut self.steps);
-        let session = &mut *self.session;
-        frontend::sync(session.wire.writer.buffer());
-        let mut landed = Landed { failed: None, missing: Vec::new(), rows: 0 };
-        let mut done = 0;
-        let flown = session
-            .wire
-            .exchange(|frame: Frame| {
-                match frame.tag {
-                    b'C' => {
-                        let rows = rows(&frame.body);
-                        landed.rows = rows.unwrap_or(landed.rows);
-                        if let (Some(Step::Counted(at)), Some(0)) = (steps.get(done), rows) {
-                            landed.missing.push(*at);
-                        }
-                        done += 1;
-                    }
-                    b'E' => {
-                        let step = steps.get(done).copied().unwrap_or(Step::Control);
-                        landed.failed = Some((step, Box::new(ServerError::parse(&frame.body))));
-                    }
-                    b'Z' => return Ok(Progress::Done),
-                    _ => {}
+        frontend::sync(self.session.wire.writer.buffer());
+        let landed = Landed { failed: None, missing: Vec::new(), rows: 0 };
+        Answers { steps: std::mem::take(&mut self.steps), done: 0, landed, ended: false }
+    }
+}
+
+/// A flight's answers, as they come in.
+#[derive(Debug)]
+pub struct Answers {
+    steps: Vec<Step>,
+    done: usize,
+    landed: Landed,
+    ended: bool,
+}
+
+impl Answers {
+    /// Waits for those that are due.
+    ///
+    /// # Errors
+    /// As [`Flight::fly`].
+    pub async fn wait(mut self, session: &mut Session) -> Result<Landed, PgError> {
+        if !self.ended {
+            let exchanged = session.wire.exchange(|frame: Frame| {
+                self.take(&frame);
+                Ok(if self.ended { Progress::Done } else { Progress::More })
+            });
+            let exchanged = exchanged.await;
+            session.broken |= exchanged.is_err();
+            exchanged?;
+        }
+        Ok(self.landed)
+    }
+
+    fn take(&mut self, frame: &Frame) {
+        match frame.tag {
+            b'C' => {
+                let rows = rows(&frame.body);
+                self.landed.rows = rows.unwrap_or(self.landed.rows);
+                if let (Some(Step::Counted(at)), Some(0)) = (self.steps.get(self.done), rows) {
+                    self.landed.missing.push(*at);
                 }
-                Ok(Progress::More)
-            })
-            .await;
-        session.broken |= flown.is_err();
-        flown.map(|()| landed)
+                self.done += 1;
+            }
+            b'E' => {
+                let step = self.steps.get(self.done).copied().unwrap_or(Step::Control);
+                self.landed.failed = Some((step, Box::new(ServerError::parse(&frame.body))));
+            }
+            b'Z' => self.ended = true,
+            _ => {}
+        }
     }
 }
 

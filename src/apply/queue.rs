@@ -1,15 +1,26 @@
 //! The queue before one apply worker: bounded in bytes, gathering the next batch while the present one is applied.
 //!
+//! A worker that has nothing to do takes what comes at once. Only while the source is late anyway it lets a batch grow
+//! first, because what a target commit costs by itself is shared by all that is in it.
+//!
 //! What a worker has taken counts until it is done with it, so the bound covers everything alive for this target. A
 //! single part larger than the bound is let in when the queue is otherwise empty: it must pass somehow.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use crate::change::{Commit, Part};
 use crate::lsn::EndLsn;
+
+/// While the source is late, a batch grows to this many bytes …
+const GROWN: u64 = 512 << 10;
+
+/// … or for this long, but for a quarter of the time at most by which the source is late.
+const GROWS: Duration = Duration::from_millis(8);
 
 /// What the dispatcher sends to a worker.
 #[derive(Debug)]
@@ -62,10 +73,17 @@ pub struct Batch {
 #[derive(Debug, Default)]
 struct State {
     items: VecDeque<Item>,
+    /// Of the items.
+    queued: u64,
+    /// Of the items and of what was taken and is alive.
     bytes: u64,
     closed: bool,
     frozen: bool,
     failing: bool,
+    /// By how much the source is late.
+    late: Duration,
+    /// The worker lets its next batch grow.
+    growing: bool,
     /// The worker has ended.
     gone: bool,
 }
@@ -84,6 +102,22 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is consistent between any two statements that could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How large a batch is that needs not grow. Half a queue is left to what comes meanwhile.
+    fn grown(&self) -> u64 {
+        GROWN.min(self.limit / 2)
+    }
+
+    /// Whether what is queued may still grow before it is taken.
+    fn may_grow(&self, state: &State) -> bool {
+        let whole = |item: &Item| matches!(item, Item::Part(part) if part.is_whole());
+        state.growing
+            && !state.late.is_zero()
+            && !state.closed
+            && !state.frozen
+            && state.queued < self.grown()
+            && state.items.iter().next_back().is_some_and(whole)
     }
 }
 
@@ -122,9 +156,13 @@ impl Sender {
             return false;
         }
         state.bytes += bytes;
+        state.queued += bytes;
         state.items.push_back(Item::Part(Arc::clone(part)));
+        let ready = !self.0.may_grow(&state);
         drop(state);
-        self.0.filled.notify_one();
+        if ready {
+            self.0.filled.notify_one();
+        }
         true
     }
 
@@ -139,6 +177,14 @@ impl Sender {
         state.items.push_back(item);
         drop(state);
         self.0.filled.notify_one();
+    }
+
+    /// By how much the source is late; zero: it is not.
+    pub fn set_late(&self, late: Duration) {
+        self.0.state().late = late;
+        if late.is_zero() {
+            self.0.filled.notify_one();
+        }
     }
 
     /// Whether the worker says that it is not getting on.
@@ -189,12 +235,28 @@ impl Receiver {
 
     /// The next work, gathering up to `batch_bytes` of whole transactions. Cancel-safe.
     pub async fn next(&mut self, batch_bytes: u64) -> Work {
+        let mut grown = None;
         loop {
-            if let Some(work) = self.take(batch_bytes) {
+            if let Some(work) = self.take(batch_bytes, grown.is_some_and(|grown| grown <= Instant::now())) {
                 return work;
             }
-            self.0.filled.notified().await;
+            let late = Some(self.0.state()).filter(|state| state.growing).map(|state| state.late);
+            let Some(late) = late else {
+                self.0.filled.notified().await;
+                continue;
+            };
+            let until = *grown.get_or_insert_with(|| Instant::now() + GROWS.min(late / 4));
+            // Either way there is something to look at.
+            let _ = timeout_at(until, self.0.filled.notified()).await;
         }
+    }
+
+    /// The next batch, if it is a large one that waits already.
+    fn waiting(&self, batch_bytes: u64) -> Option<Batch> {
+        let mut state = self.0.state();
+        let waits =
+            state.queued >= self.0.grown() && matches!(state.items.front(), Some(Item::Part(part)) if part.is_whole());
+        if waits { self.gather(&mut state, batch_bytes) } else { None }
     }
 
     /// Tells the dispatcher whether this worker is getting on; a full queue before a failing one holds up nobody.
@@ -203,8 +265,13 @@ impl Receiver {
         self.0.drained.notify_one();
     }
 
-    fn take(&self, batch_bytes: u64) -> Option<Work> {
+    fn take(&self, batch_bytes: u64, grown: bool) -> Option<Work> {
         let mut state = self.0.state();
+        state.growing = !grown && !state.items.is_empty();
+        if self.0.may_grow(&state) {
+            return None;
+        }
+        state.growing = false;
         match state.items.front() {
             None if state.frozen => return Some(Work::Frozen),
             None if state.closed => return Some(Work::Closed),
@@ -216,6 +283,7 @@ impl Receiver {
             Some(Item::Part(part)) if !part.is_whole() => {
                 let part = Arc::clone(part);
                 state.items.pop_front();
+                state.queued -= part.memory as u64;
                 let held = Held { shared: Some(Arc::clone(&self.0)), bytes: part.memory as u64 };
                 return Some(Work::Piece(part, held));
             }
@@ -244,8 +312,31 @@ impl Receiver {
             }
             state.items.pop_front();
         }
+        state.queued -= bytes;
         let held = Held { shared: Some(Arc::clone(&self.0)), bytes };
         end.map(|end| Batch { transactions, end, commit: last, held })
+    }
+}
+
+/// A look at the batch after the one that is being applied.
+pub struct Ahead<'a> {
+    queue: &'a Receiver,
+    batch_bytes: u64,
+    next: &'a mut Option<Batch>,
+}
+
+impl<'a> Ahead<'a> {
+    /// Batches come from `queue`, and go to `next`.
+    pub fn new(queue: &'a Receiver, batch_bytes: u64, next: &'a mut Option<Batch>) -> Self {
+        Self { queue, batch_bytes, next }
+    }
+
+    /// The next batch, if it is a large one that waits already.
+    pub fn look(&mut self) -> Option<&Batch> {
+        if self.next.is_none() {
+            *self.next = self.queue.waiting(self.batch_bytes);
+        }
+        self.next.as_ref()
     }
 }
 
@@ -256,128 +347,11 @@ impl Drop for Receiver {
         (state.failing, state.gone) = (true, true);
         let queued = std::mem::take(&mut state.items);
         state.bytes -= queued.iter().map(Item::bytes).sum::<u64>();
+        state.queued = 0;
         drop(state);
         self.0.drained.notify_one();
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::change::{Begin, PgTime};
-    use crate::lsn::{CommitLsn, Lsn};
-
-    /// A part of the transaction that ends at `end`.
-    fn part(end: u64, index: u32, last: bool, memory: usize) -> Arc<Part> {
-        let commit_lsn = CommitLsn::new(Lsn::new(end - 1));
-        let begin = Begin { xid: 1, commit_lsn: Some(commit_lsn), commit_time: Some(PgTime(0)) };
-        let commit = last.then(|| Commit { commit_lsn, end_lsn: lsn(end), time: PgTime(end as i64) });
-        Arc::new(Part { begin, origin: None, index, changes: Vec::new(), commit, memory })
-    }
-
-    fn lsn(end: u64) -> EndLsn {
-        EndLsn::new(Lsn::new(end))
-    }
-
-    fn whole(end: u64, memory: usize) -> Arc<Part> {
-        part(end, 0, true, memory)
-    }
-
-    async fn batch(receiver: &mut Receiver, bytes: u64) -> Batch {
-        match receiver.next(bytes).await {
-            Work::Batch(batch) => batch,
-            other => panic!("{other:?} in place of a batch"),
-        }
-    }
-
-    #[tokio::test]
-    async fn consecutive_transactions_become_one_batch_up_to_its_limit() {
-        let (sender, mut receiver) = queue(1_000);
-        for end in [10, 20, 30] {
-            assert!(sender.offer(&whole(end, 40)));
-        }
-        let first = batch(&mut receiver, 100).await;
-        assert_eq!(
-            (first.transactions.len(), first.end, first.commit.map(|commit| commit.time)),
-            (2, lsn(20), Some(PgTime(20)))
-        );
-        assert_eq!(batch(&mut receiver, 100).await.end, lsn(30));
-    }
-
-    #[tokio::test]
-    async fn a_transaction_larger_than_a_batch_is_a_batch_of_its_own() {
-        let (sender, mut receiver) = queue(1_000);
-        assert!(sender.offer(&whole(10, 500)) && sender.offer(&whole(20, 1)));
-        assert_eq!(batch(&mut receiver, 100).await.end, lsn(10));
-    }
-
-    #[tokio::test]
-    async fn pieces_are_handed_out_one_by_one_and_keep_their_place() {
-        let (sender, mut receiver) = queue(1_000);
-        for part in [whole(10, 1), part(20, 0, false, 1), part(20, 1, true, 1), whole(30, 1)] {
-            assert!(sender.offer(&part));
-        }
-        assert_eq!(batch(&mut receiver, 100).await.end, lsn(10));
-        for index in [0, 1] {
-            assert!(matches!(receiver.next(100).await, Work::Piece(part, _) if part.index == index));
-        }
-        assert_eq!(batch(&mut receiver, 100).await.end, lsn(30));
-    }
-
-    #[tokio::test]
-    async fn what_is_taken_counts_until_it_is_done_with() {
-        let (sender, mut receiver) = queue(100);
-        assert!(sender.offer(&whole(10, 80)));
-        let taken = batch(&mut receiver, 100).await;
-        assert!(!sender.offer(&whole(20, 80)), "80 of 100 bytes are being applied");
-        assert_eq!(receiver.gauge().bytes(), 80);
-        drop(taken);
-        sender.changed().await;
-        assert!(sender.offer(&whole(20, 80)));
-    }
-
-    #[tokio::test]
-    async fn a_part_larger_than_the_queue_passes_when_it_is_empty() {
-        let (sender, _receiver) = queue(100);
-        assert!(sender.offer(&whole(10, 500)));
-        assert!(!sender.offer(&whole(20, 1)));
-    }
-
-    #[tokio::test]
-    async fn a_position_is_stored_with_what_precedes_it() {
-        let (sender, mut receiver) = queue(100);
-        assert!(sender.offer(&whole(10, 1)));
-        sender.mark(Item::Advance(lsn(15)));
-        sender.mark(Item::Advance(lsn(18)));
-        let batch = batch(&mut receiver, 100).await;
-        assert_eq!((batch.transactions.len(), batch.end), (1, lsn(18)));
-    }
-
-    #[tokio::test]
-    async fn a_closed_queue_and_a_frozen_one_are_emptied_first() {
-        for freeze in [false, true] {
-            let (sender, mut receiver) = queue(100);
-            assert!(sender.offer(&whole(10, 1)));
-            if freeze {
-                sender.freeze()
-            } else {
-                drop(sender)
-            }
-            assert_eq!(batch(&mut receiver, 100).await.end, lsn(10));
-            match receiver.next(100).await {
-                Work::Frozen => assert!(freeze),
-                Work::Closed => assert!(!freeze),
-                other => panic!("{other:?} from an empty queue"),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn nobody_waits_for_a_worker_that_is_gone() {
-        let (sender, receiver) = queue(100);
-        assert!(sender.offer(&whole(10, 100)));
-        drop(receiver);
-        sender.changed().await;
-        assert!(sender.is_failing() && !sender.offer(&whole(20, 1)));
-    }
-}
+mod tests;

@@ -158,6 +158,17 @@ impl Session {
         self.matched(relation).map(|matched| &matched.table)
     }
 
+    /// As [`Self::known`], of a relation that was matched.
+    ///
+    /// # Errors
+    /// When it was not: a mistake of the program.
+    pub fn matched_table(&self, relation: &Arc<Relation>) -> Result<Arc<TargetTable>, PgError> {
+        self.known(relation).cloned().ok_or_else(|| PgError::Protocol {
+            peer: self.wire.peer().to_owned(),
+            message: format!("{} was not matched before it was used", relation.name),
+        })
+    }
+
     /// How its changes are applied.
     pub fn manner(&self, relation: &Arc<Relation>) -> Option<&Manner> {
         self.matched(relation).map(|matched| &matched.manner)
@@ -233,6 +244,16 @@ impl Session {
             self.prepared += 1;
         }
         Ok(prepared)
+    }
+
+    /// Where the parameters of a shape's statement come from.
+    pub fn values(&self, table: &TargetTable, shape: &Shape) -> Arc<[Value]> {
+        let mut versions = self.tables.get(&table.relation.id).into_iter().flatten();
+        let matched = versions.find(|matched| std::ptr::eq(&*matched.table, table));
+        match matched.and_then(|matched| matched.statements.get(shape)) {
+            Some(prepared) => Arc::clone(&prepared.values),
+            None => statement::statement(table, shape).values.into(),
+        }
     }
 
     /// The name of a prepared statement that belongs to no table; the Parse message is put into the flight when it is

@@ -16,7 +16,7 @@ use super::exact::{AppliedTo, Applier};
 use super::flush::Flush;
 use super::observer::Observer;
 use super::progress;
-use super::queue::{Batch, Receiver, Work};
+use super::queue::{Ahead, Batch, Receiver, Work};
 use super::session::{Session, SessionOptions};
 use crate::error::{Judged, Verdict};
 use crate::lsn::EndLsn;
@@ -57,6 +57,8 @@ struct Worker {
     cancel: CancellationToken,
     backoff: ExponentialBackoff,
     failing: bool,
+    /// What was taken from the queue already.
+    next: Option<Batch>,
 }
 
 /// Applies what comes through `queue` to the target behind `session`, whose stored progress `stored` is durable.
@@ -73,7 +75,8 @@ pub async fn run(
     options.to.observer = Arc::clone(&flush) as Arc<dyn Observer>;
     let applier = Applier::new(session, options.to.clone(), stored);
     let backoff = backoff(&options);
-    let mut worker = Worker { options, applier, flush: Arc::clone(&flush), cancel, backoff, failing: false };
+    let mut worker =
+        Worker { options, applier, flush: Arc::clone(&flush), cancel, backoff, failing: false, next: None };
     // One task: once it ends, nothing becomes durable any more behind the back of who attaches the target again.
     tokio::select! {
         biased;
@@ -105,7 +108,12 @@ impl Worker {
                     Ok(()) => continue,
                     Err(ended) => return ended,
                 },
-                work = queue.next(self.options.batch_bytes) => work,
+                work = async {
+                    match self.next.take() {
+                        Some(batch) => Work::Batch(batch),
+                        None => queue.next(self.options.batch_bytes).await,
+                    }
+                } => work,
             };
             let result = match work {
                 Work::Batch(batch) => self.batch(&batch, &queue).await,
@@ -139,7 +147,8 @@ impl Worker {
     /// Applies a batch, however long it takes.
     async fn batch(&mut self, batch: &Batch, queue: &Receiver) -> Result<(), Ended> {
         loop {
-            let error = match self.applier.batch(batch).await {
+            let mut ahead = Ahead::new(queue, self.options.batch_bytes, &mut self.next);
+            let error = match self.applier.batch(batch, &mut ahead).await {
                 Ok(()) => {
                     // A position without changes is stored because the source, or the end, waits for it.
                     if batch.transactions.is_empty() {

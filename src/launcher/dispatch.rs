@@ -141,12 +141,14 @@ pub struct Dispatcher {
     targets: usize,
     progress_bytes: u64,
     session: Option<Session>,
+    /// By how much the source is late.
+    late: Duration,
 }
 
 impl Dispatcher {
     /// No lanes yet, of so many targets. A lane without changes has its progress stored after `progress_bytes` of WAL.
     pub fn new(board: Arc<Board>, targets: usize, progress_bytes: u64) -> Self {
-        Self { lanes: Vec::new(), board, targets, progress_bytes, session: None }
+        Self { lanes: Vec::new(), board, targets, progress_bytes, session: None, late: Duration::ZERO }
     }
 
     /// Whether nobody is fed.
@@ -183,6 +185,7 @@ impl Dispatcher {
             let known = settle(&mut lane, session, &self.board);
             missed || (!known && lane.needs() < session.seen)
         });
+        lane.sender.set_late(self.late);
         self.lanes.push(lane);
         again
     }
@@ -197,9 +200,17 @@ impl Dispatcher {
         self.lanes.iter().map(|lane| lane.dispatched).min()
     }
 
+    /// Tells the workers by how much the source is late; zero: it is not.
+    pub fn late(&mut self, late: Duration) {
+        if std::mem::replace(&mut self.late, late) != late {
+            self.lanes.iter().for_each(|lane| lane.sender.set_late(late));
+        }
+    }
+
     /// The session has ended: transactions that were cut short will come again.
     pub fn end_session(&mut self) {
         self.session = None;
+        self.late(Duration::ZERO);
         self.board.session_ends();
         self.abort_open();
     }

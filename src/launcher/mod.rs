@@ -9,6 +9,7 @@
 //! | `place.rs` | is the target a database of its own? |
 //! | `dispatch.rs` | from the path to the targets' queues |
 //! | `follow.rs` | which copied tables are still followed |
+//! | `thread.rs` | the thread on which the path runs |
 //! | `target.rs` | one target: fed, and attached again whenever it comes back |
 //! | `target/attach.rs` | checked, copied, ready to be fed |
 //! | `board.rs` | what all report: feedback, metrics, status |
@@ -45,6 +46,7 @@ pub mod setup;
 mod signals;
 mod startup;
 mod target;
+mod thread;
 mod watch;
 
 use std::path::PathBuf;
@@ -66,6 +68,7 @@ use self::pipeline::{Pipeline, PipelineOptions};
 use self::place::Places;
 use self::setup::Setup;
 use self::target::{Shared, TargetTask};
+use self::thread::Thread;
 use self::watch::Watch;
 use crate::config::Config;
 use crate::error::{Judged, Verdict};
@@ -249,10 +252,9 @@ async fn together(
     let watched = CancellationToken::new();
     let watching = watch.run(&watched);
     tokio::pin!(watching);
-    let path = path.run();
-    tokio::pin!(path);
+    let mut path = Thread::start("walferry-source", path.run()).map_err(|error| failed(&error))?;
     let early = tokio::select! {
-        ended = &mut path => Early::Path(ended),
+        ended = path.ended() => Early::Path(ended.unwrap_or_else(|| Err(failed(&"it panicked")))),
         ended = &mut watching => Early::Other(ended.err()),
         error = first_failed(&mut targets) => Early::Other(Some(error)),
     };
@@ -261,10 +263,14 @@ async fn together(
         Early::Path(Err(error)) => (Some(error), None),
         Early::Other(failure) => {
             ending.cancel();
-            let receiver = path.await.unwrap_or_else(|error| {
-                warn!("the stream ended as well: {}", crate::error::chain(&error));
-                None
-            });
+            let receiver = match path.ended().await {
+                Some(Ok(receiver)) => receiver,
+                Some(Err(error)) => {
+                    warn!("the stream ended as well: {}", crate::error::chain(&error));
+                    None
+                }
+                None => None,
+            };
             (failure, receiver)
         }
     };
@@ -285,6 +291,11 @@ async fn together(
         beats.abort();
     }
     failure.map_or(Ok(()), Err)
+}
+
+/// The path's thread does not do its work.
+fn failed(why: &dyn std::fmt::Display) -> LaunchError {
+    LaunchError::TaskFailed { what: format!("reading the stream: {why}") }
 }
 
 /// What ended first.

@@ -232,6 +232,7 @@ impl Pipeline {
                         let Some(received) = receiver.buffered()? else { break };
                         path.take(received, &mut self.dispatcher, &self.stop).await?;
                     }
+                    self.dispatcher.late(receiver.late());
                 }
             }
         }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::error::{DecodeError, Fault};
 use super::message::{Abort, Message, Prepared, PreparedRollback};
 use super::reader::Reader;
-use crate::change::{self, Commit};
+use crate::change::{self, Commit, PgTime};
 use crate::lsn::{CommitLsn, EndLsn};
 use crate::relation::{Column, Relation, RelationId, ReplicaIdentity, TableName};
 use crate::row::{Cell, OldRow, Row};
@@ -69,13 +69,13 @@ impl Decoder {
     /// # Errors
     /// When the frame is not a message that may come here. The decoder is then still where it was before.
     pub fn decode(&mut self, frame: Bytes) -> Result<Message, DecodeError> {
-        let mut reader = Reader::new(&frame);
+        let mut reader = Reader::new(frame);
         let mut name = "a message";
         let decoded = self.message(&mut reader, &mut name);
         let message = decoded.and_then(|message| reader.finish().map(|()| message)).map_err(|fault| DecodeError {
             message: name,
             offset: reader.at(),
-            length: frame.len(),
+            length: reader.length(),
             fault,
         })?;
         match message {
@@ -86,7 +86,7 @@ impl Decoder {
         Ok(message)
     }
 
-    fn message(&self, reader: &mut Reader<'_>, name: &mut &'static str) -> Result<Message, Fault> {
+    fn message(&self, reader: &mut Reader, name: &mut &'static str) -> Result<Message, Fault> {
         // A cell's offset and length are 32 bits.
         if u32::try_from(reader.remaining()).is_err() {
             return Err(Fault::TooLong);
@@ -145,7 +145,7 @@ impl Decoder {
         }
     }
 
-    fn stream_abort(&self, reader: &mut Reader<'_>) -> Result<Message, Fault> {
+    fn stream_abort(&self, reader: &mut Reader) -> Result<Message, Fault> {
         let (xid, subxid) = (reader.xid()?, reader.xid()?);
         let abort = match self.streaming {
             Streaming::Parallel => Some(Abort { lsn: reader.lsn()?, time: reader.time()? }),
@@ -205,7 +205,14 @@ impl Kind {
     }
 }
 
-fn logical(reader: &mut Reader<'_>) -> Result<change::Message, Fault> {
+/// When the transaction that this frame begins was committed; `None` for any other frame.
+pub fn begun(frame: &[u8]) -> Option<PgTime> {
+    let (b'B', rest) = frame.split_first()? else { return None };
+    let (_final_lsn, rest) = rest.split_first_chunk::<8>()?;
+    rest.first_chunk().map(|time| PgTime(i64::from_be_bytes(*time)))
+}
+
+fn logical(reader: &mut Reader) -> Result<change::Message, Fault> {
     let transactional = reader.flags(1)? == 1;
     let lsn = reader.known_lsn("LSN")?;
     let prefix = reader.string()?;
@@ -213,7 +220,7 @@ fn logical(reader: &mut Reader<'_>) -> Result<change::Message, Fault> {
     Ok(change::Message { lsn, transactional, prefix, content: reader.share(length)? })
 }
 
-fn commit(reader: &mut Reader<'_>) -> Result<Commit, Fault> {
+fn commit(reader: &mut Reader) -> Result<Commit, Fault> {
     reader.flags(0)?;
     Ok(Commit {
         commit_lsn: CommitLsn::new(reader.known_lsn("commit LSN")?),
@@ -222,12 +229,12 @@ fn commit(reader: &mut Reader<'_>) -> Result<Commit, Fault> {
     })
 }
 
-fn flagged_prepared(reader: &mut Reader<'_>) -> Result<Prepared, Fault> {
+fn flagged_prepared(reader: &mut Reader) -> Result<Prepared, Fault> {
     reader.flags(0)?;
     prepared(reader)
 }
 
-fn prepared(reader: &mut Reader<'_>) -> Result<Prepared, Fault> {
+fn prepared(reader: &mut Reader) -> Result<Prepared, Fault> {
     Ok(Prepared {
         prepare_lsn: reader.known_lsn("prepare LSN")?,
         end_lsn: EndLsn::new(reader.known_lsn("end LSN")?),
@@ -237,7 +244,7 @@ fn prepared(reader: &mut Reader<'_>) -> Result<Prepared, Fault> {
     })
 }
 
-fn prepared_rollback(reader: &mut Reader<'_>) -> Result<PreparedRollback, Fault> {
+fn prepared_rollback(reader: &mut Reader) -> Result<PreparedRollback, Fault> {
     reader.flags(0)?;
     Ok(PreparedRollback {
         prepare_end_lsn: reader.known_lsn("prepare end LSN")?,
@@ -250,12 +257,12 @@ fn prepared_rollback(reader: &mut Reader<'_>) -> Result<PreparedRollback, Fault>
 }
 
 /// A schema's name; `pg_catalog` travels as the empty string (`logicalrep_write_namespace`).
-fn namespace(reader: &mut Reader<'_>) -> Result<String, Fault> {
+fn namespace(reader: &mut Reader) -> Result<String, Fault> {
     let name = reader.string()?;
     Ok(if name.is_empty() { "pg_catalog".to_owned() } else { name })
 }
 
-fn relation(reader: &mut Reader<'_>) -> Result<Relation, Fault> {
+fn relation(reader: &mut Reader) -> Result<Relation, Fault> {
     /// flags, an empty name's zero byte, type and modifier.
     const SMALLEST_COLUMN: usize = 1 + 1 + 4 + 4;
 
@@ -279,7 +286,7 @@ fn relation(reader: &mut Reader<'_>) -> Result<Relation, Fault> {
     Ok(Relation { id, name, identity, columns })
 }
 
-fn update(reader: &mut Reader<'_>, xid: Option<u32>) -> Result<Message, Fault> {
+fn update(reader: &mut Reader, xid: Option<u32>) -> Result<Message, Fault> {
     let relation = RelationId(reader.u32()?);
     let introduction = reader.u8()?;
     let old = old_row(reader, introduction)?;
@@ -290,7 +297,7 @@ fn update(reader: &mut Reader<'_>, xid: Option<u32>) -> Result<Message, Fault> {
     Ok(Message::Update { xid, relation, old, new: row(reader)? })
 }
 
-fn truncate(reader: &mut Reader<'_>, xid: Option<u32>) -> Result<Message, Fault> {
+fn truncate(reader: &mut Reader, xid: Option<u32>) -> Result<Message, Fault> {
     let count = reader.u32()?;
     let flags = reader.flags(3)?;
     let count = reader.count(count, size_of::<u32>())?;
@@ -301,7 +308,7 @@ fn truncate(reader: &mut Reader<'_>, xid: Option<u32>) -> Result<Message, Fault>
     Ok(Message::Truncate { xid, relations, cascade: flags & 1 != 0, restart_identity: flags & 2 != 0 })
 }
 
-fn new_row(reader: &mut Reader<'_>) -> Result<Row, Fault> {
+fn new_row(reader: &mut Reader) -> Result<Row, Fault> {
     match reader.u8()? {
         b'N' => row(reader),
         other => Err(Fault::UnknownRow(other)),
@@ -309,7 +316,7 @@ fn new_row(reader: &mut Reader<'_>) -> Result<Row, Fault> {
 }
 
 /// The old row that `introduction` announces; `None` when it announces none.
-fn old_row(reader: &mut Reader<'_>, introduction: u8) -> Result<Option<OldRow>, Fault> {
+fn old_row(reader: &mut Reader, introduction: u8) -> Result<Option<OldRow>, Fault> {
     Ok(match introduction {
         b'K' => Some(OldRow::Key(row(reader)?)),
         b'O' => Some(OldRow::Full(row(reader)?)),
@@ -318,7 +325,7 @@ fn old_row(reader: &mut Reader<'_>, introduction: u8) -> Result<Option<OldRow>, 
 }
 
 /// A row over its own stretch of the frame, so that two rows of one message do not each claim all of it.
-fn row(reader: &mut Reader<'_>) -> Result<Row, Fault> {
+fn row(reader: &mut Reader) -> Result<Row, Fault> {
     let start = reader.at();
     let count = reader.u16()?;
     let count = reader.count(count.into(), 1)?;
@@ -343,7 +350,7 @@ fn row(reader: &mut Reader<'_>) -> Result<Row, Fault> {
 }
 
 /// Offset from `start`, and length, of a column's bytes. Both fit: the frame is shorter than 4 GB.
-fn value(reader: &mut Reader<'_>, start: usize) -> Result<(u32, u32), Fault> {
+fn value(reader: &mut Reader, start: usize) -> Result<(u32, u32), Fault> {
     let length = reader.u32()?;
     let offset = reader.skip(length as usize)? - start;
     Ok((u32::try_from(offset).map_err(|_| Fault::TooLong)?, length))

@@ -44,6 +44,6 @@ mod reader;
 #[cfg(test)]
 mod tests;
 
-pub use decoder::{Decoder, ProtocolVersion, Streaming};
+pub use decoder::{Decoder, ProtocolVersion, Streaming, begun};
 pub use error::{DecodeError, Fault};
 pub use message::{Abort, Message, Prepared, PreparedRollback};

@@ -2,21 +2,28 @@
 //!
 //! In: a frame. Out: integers, strings, positions and shared slices, or the fault that says what is wrong with it.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::error::Fault;
 use crate::change::PgTime;
 use crate::lsn::Lsn;
 
 /// A place in a frame. It only moves forward, and never past the end.
-pub(super) struct Reader<'a> {
-    frame: &'a Bytes,
+pub(super) struct Reader {
+    /// Empty once [`Self::since`] has handed out its end.
+    frame: Bytes,
+    length: usize,
     at: usize,
 }
 
-impl<'a> Reader<'a> {
-    pub(super) fn new(frame: &'a Bytes) -> Self {
-        Self { frame, at: 0 }
+impl Reader {
+    pub(super) fn new(frame: Bytes) -> Self {
+        Self { length: frame.len(), frame, at: 0 }
+    }
+
+    /// The length of the frame.
+    pub(super) fn length(&self) -> usize {
+        self.length
     }
 
     /// Bytes read so far.
@@ -26,27 +33,27 @@ impl<'a> Reader<'a> {
 
     /// Bytes still to be read.
     pub(super) fn remaining(&self) -> usize {
-        self.frame.len() - self.at
+        self.length - self.at
     }
 
-    /// The next `length` bytes.
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Fault> {
-        let end = self.at.checked_add(length).filter(|end| *end <= self.frame.len()).ok_or(Fault::Truncated)?;
-        let bytes = &self.frame[self.at..end];
-        self.at = end;
-        Ok(bytes)
+    /// What is still to be read.
+    fn rest(&self) -> &[u8] {
+        self.frame.get(self.at..).unwrap_or_default()
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let mut array = [0; N];
-        array.copy_from_slice(self.take(N)?);
+        let array = *self.rest().first_chunk().ok_or(Fault::Truncated)?;
+        self.at += N;
         Ok(array)
     }
 
     /// Passes over `length` bytes; answers where they start.
     pub(super) fn skip(&mut self, length: usize) -> Result<usize, Fault> {
+        if length > self.remaining() {
+            return Err(Fault::Truncated);
+        }
         let start = self.at;
-        self.take(length)?;
+        self.at += length;
         Ok(start)
     }
 
@@ -96,22 +103,28 @@ impl<'a> Reader<'a> {
 
     /// A string ended by a zero byte.
     pub(super) fn string(&mut self) -> Result<String, Fault> {
-        let rest = &self.frame[self.at..];
+        let rest = self.rest();
         let length = rest.iter().position(|byte| *byte == 0).ok_or(Fault::Unterminated)?;
-        let text = std::str::from_utf8(&rest[..length]).map_err(|_| Fault::NotUtf8)?;
+        let text = std::str::from_utf8(&rest[..length]).map_err(|_| Fault::NotUtf8)?.to_owned();
         self.at += length + 1;
-        Ok(text.to_owned())
+        Ok(text)
     }
 
     /// The next `length` bytes, sharing the frame's memory.
     pub(super) fn share(&mut self, length: usize) -> Result<Bytes, Fault> {
         let start = self.skip(length)?;
-        Ok(self.frame.slice(start..self.at))
+        Ok(if length == 0 { Bytes::new() } else { self.frame.slice(start..self.at) })
     }
 
-    /// What was read since `start`, sharing the frame's memory.
-    pub(super) fn since(&self, start: usize) -> Bytes {
-        self.frame.slice(start..self.at)
+    /// What was read since `start`, sharing the frame's memory. Where the frame ends there, as with most rows, it is
+    /// the frame itself: its memory's count of users, which other threads change too, is left alone.
+    pub(super) fn since(&mut self, start: usize) -> Bytes {
+        if self.at < self.length {
+            return self.frame.slice(start..self.at);
+        }
+        let mut end = std::mem::take(&mut self.frame);
+        end.advance(start.min(end.len()));
+        end
     }
 
     /// A count of things of at least `each` bytes, refused when they cannot all be in the frame. So no reservation made
@@ -138,7 +151,7 @@ mod tests {
     #[test]
     fn nothing_is_read_past_the_end() {
         let frame = Bytes::from_static(&[0, 1, 2]);
-        let mut reader = Reader::new(&frame);
+        let mut reader = Reader::new(frame);
         assert_eq!(reader.u32(), Err(Fault::Truncated));
         assert_eq!(reader.u16(), Ok(1));
         assert_eq!(reader.share(usize::MAX), Err(Fault::Truncated));
@@ -148,9 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_is_shared_and_nothing_is_left_after_the_end() {
+        let frame = Bytes::from_static(b"abcdef");
+        let mut reader = Reader::new(frame);
+        assert_eq!(reader.skip(3), Ok(0));
+        assert_eq!(reader.since(1), Bytes::from_static(b"bc"));
+        assert_eq!(reader.skip(3), Ok(3));
+        assert_eq!(reader.since(2), Bytes::from_static(b"cdef"));
+        assert_eq!((reader.remaining(), reader.finish()), (0, Ok(())));
+        assert_eq!((reader.skip(0), reader.share(0)), (Ok(6), Ok(Bytes::new())));
+        assert_eq!((reader.u8(), reader.string()), (Err(Fault::Truncated), Err(Fault::Unterminated)));
+    }
+
+    #[test]
     fn a_count_is_measured_before_memory_is_taken() {
         let frame = Bytes::from_static(&[0; 8]);
-        let reader = Reader::new(&frame);
+        let reader = Reader::new(frame);
         assert_eq!(reader.count(2, 4), Ok(2));
         assert_eq!(reader.count(3, 4), Err(Fault::Truncated));
         assert_eq!(reader.count(u32::MAX, usize::MAX), Err(Fault::Truncated));
@@ -158,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_string_ends_with_zero_and_is_utf8() {
-        let read = |bytes: &'static [u8]| Reader::new(&Bytes::from_static(bytes)).string();
+        let read = |bytes: &'static [u8]| Reader::new(Bytes::from_static(bytes)).string();
         assert_eq!(read(b"Gr\xc3\xb6\xc3\x9fe\0x"), Ok("Größe".to_owned()));
         assert_eq!(read(b"\0"), Ok(String::new()));
         assert_eq!(read(b"abc"), Err(Fault::Unterminated));

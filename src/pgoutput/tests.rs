@@ -398,3 +398,13 @@ fn the_error_says_what_where_and_why() {
         "the source sent Commit in a form that is not pgoutput (at byte 2 of 3): it ends before its fields do"
     );
 }
+
+#[test]
+fn the_beginning_of_a_transaction_is_known_at_sight() {
+    let begin = Message::Begin { final_lsn: CommitLsn::new(Lsn::new(1)), commit_time: PgTime(7), xid: 1 };
+    let whole = encode(&begin);
+    assert_eq!(begun(&whole), Some(PgTime(7)));
+    assert_eq!(begun(&whole[..16]), None);
+    assert_eq!(begun(&encode(&Message::StreamStop)), None);
+    assert_eq!(begun(&[]), None);
+}

@@ -2,7 +2,7 @@
 //!
 //! A decision is made once per relation as announced (per `Arc`), not per change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::density::Density;
@@ -30,7 +30,8 @@ pub struct TargetRoute {
     tables: Vec<Patterns>,
     copied: HashMap<TableName, Lsn>,
     without: HashSet<TableName>,
-    decisions: HashMap<RelationId, (Arc<Relation>, Decision)>,
+    /// Asked for every change.
+    decisions: BTreeMap<RelationId, (Arc<Relation>, Decision)>,
     /// Parts of the transaction at hand that the target has got.
     sent: u32,
     density: Density,
@@ -54,7 +55,7 @@ impl TargetRoute {
     /// The share of target `id`: the tables chosen by `tables` (all without), those in `copied` from the commit at
     /// their copy's position on.
     pub fn new(id: TargetId, tables: Vec<Patterns>, copied: HashMap<TableName, Lsn>) -> Self {
-        let (without, decisions) = (HashSet::new(), HashMap::new());
+        let (without, decisions) = (HashSet::new(), BTreeMap::new());
         Self { id, tables, copied, without, decisions, sent: 0, density: Density::new() }
     }
 

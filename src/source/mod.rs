@@ -15,6 +15,7 @@
 //! | `slot/` | looking at slots, creating one with a snapshot, refusing what is not ours or lost |
 //! | `wal_receiver.rs` | the stream itself |
 //! | `status.rs` | status updates, by a task of their own |
+//! | `pace.rs` | when to read at once, and when to let more arrive |
 //! | `silence.rs` | when a silent connection is a dead one |
 //! | `heartbeat.rs` | logical messages that keep a quiet database's slot moving |
 //! | `lock.rs` | one active daemon per stream |
@@ -54,6 +55,7 @@ mod error;
 pub mod heartbeat;
 pub mod identity;
 pub mod lock;
+mod pace;
 pub mod publication;
 mod silence;
 pub mod slot;

@@ -16,10 +16,13 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::SourceError;
 use super::answer::{first, parsed};
+use super::pace::Pace;
 use super::silence::{Silence, Step};
 use super::slot::slot_error;
 use super::status::{Shared, StatusTask};
+use crate::change::PgTime;
 use crate::lsn::{ConfirmedFlush, Lsn};
+use crate::pgoutput::begun;
 use crate::postgres::wire::Frame;
 use crate::postgres::{PgError, WireConnection, WireReader, WireWriter};
 use crate::sql::Sql;
@@ -101,6 +104,7 @@ pub struct WalReceiver {
     status: Option<AbortOnDropHandle<Result<WireWriter, SourceError>>>,
     shared: Arc<Shared>,
     silence: Silence,
+    pace: Pace,
     silence_limit: Duration,
     stop: CancellationToken,
     peer: String,
@@ -143,8 +147,9 @@ impl WalReceiver {
             peer: peer.clone(),
         };
         let status = Some(AbortOnDropHandle::new(tokio::spawn(status.run())));
-        let silence = Silence::new(silence_limit, Instant::now());
-        Ok(Self { reader, status, shared, silence, silence_limit, stop, peer })
+        let now = Instant::now();
+        let (silence, pace) = (Silence::new(silence_limit, now), Pace::new(now));
+        Ok(Self { reader, status, shared, silence, pace, silence_limit, stop, peer })
     }
 
     /// The next message; waits for it. Cancel-safe.
@@ -155,13 +160,20 @@ impl WalReceiver {
         if let Some(received) = self.buffered()? {
             return Ok(received);
         }
-        self.silence.listening(Instant::now());
+        let now = Instant::now();
+        if let Some(pause) = self.pace.pause(now) {
+            // The thread, and not only this task: see `pace.rs`.
+            std::thread::sleep(pause);
+        }
+        self.silence.listening(now);
         loop {
             let Some(status) = &mut self.status else { return Err(self.status_gone()) };
             tokio::select! {
                 biased;
                 frame = self.reader.frame() => {
-                    self.silence.broken(Instant::now());
+                    let now = Instant::now();
+                    self.silence.broken(now);
+                    self.pace.read(now, self.reader.has_more());
                     let frame = frame.map_err(streaming)?;
                     if let Some(received) = self.take(frame)? {
                         return Ok(received);
@@ -193,6 +205,11 @@ impl WalReceiver {
             }
         }
         Ok(None)
+    }
+
+    /// By how much the server is late with what it sends; zero while it keeps up.
+    pub fn late(&self) -> Duration {
+        self.pace.late()
     }
 
     /// What is confirmed may be reported, if it was held back.
@@ -241,10 +258,13 @@ impl WalReceiver {
     fn take(&mut self, frame: Frame) -> Result<Option<Received>, SourceError> {
         match frame.tag {
             b'd' => {
-                let received = parse(frame.body)
+                let (received, clock) = parse(frame.body)
                     .ok_or_else(|| streaming(self.reader.violation("a replication message that is none")))?;
                 match &received {
-                    Received::Data { start, wal_end, .. } => self.shared.advance((*start).max(*wal_end).as_u64()),
+                    Received::Data { start, wal_end, payload } => {
+                        self.shared.advance((*start).max(*wal_end).as_u64());
+                        self.pace.sent(clock, begun(payload));
+                    }
                     Received::Keepalive { wal_end, reply_requested } => {
                         self.shared.advance(wal_end.as_u64());
                         if *reply_requested {
@@ -266,21 +286,21 @@ fn streaming(source: PgError) -> SourceError {
     SourceError::Postgres { doing: "streaming".to_owned(), source }
 }
 
-/// What CopyData holds (documentation: "Streaming Replication Protocol", XLogData and Primary keepalive message);
-/// `None` when it is neither.
-fn parse(mut body: Bytes) -> Option<Received> {
+/// What CopyData holds, and the server's clock as it sent it (documentation: "Streaming Replication Protocol", XLogData
+/// and Primary keepalive message); `None` when it is neither.
+fn parse(mut body: Bytes) -> Option<(Received, PgTime)> {
     let kind = body.try_get_u8().ok()?;
     match kind {
         b'w' => {
             let start = Lsn::new(body.try_get_u64().ok()?);
             let wal_end = Lsn::new(body.try_get_u64().ok()?);
-            let _clock = body.try_get_i64().ok()?;
-            Some(Received::Data { start, wal_end, payload: body })
+            let clock = PgTime(body.try_get_i64().ok()?);
+            Some((Received::Data { start, wal_end, payload: body }, clock))
         }
         b'k' => {
             let wal_end = Lsn::new(body.try_get_u64().ok()?);
-            let _clock = body.try_get_i64().ok()?;
-            Some(Received::Keepalive { wal_end, reply_requested: body.try_get_u8().ok()? != 0 })
+            let clock = PgTime(body.try_get_i64().ok()?);
+            Some((Received::Keepalive { wal_end, reply_requested: body.try_get_u8().ok()? != 0 }, clock))
         }
         _ => None,
     }
@@ -342,14 +362,14 @@ mod tests {
     #[test]
     fn data_and_keepalives_are_read() {
         let mut data = vec![b'w'];
-        data.extend([0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 9, 9, 9, 9, 9, 9, 9, 9]);
+        data.extend([0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9]);
         data.extend(b"payload");
         let (start, wal_end) = (Lsn::new(0x1_0000_0002), Lsn::new(0x1_0000_0003));
         let payload = Bytes::from_static(b"payload");
-        assert_eq!(parse(data.into()), Some(Received::Data { start, wal_end, payload }));
+        assert_eq!(parse(data.into()), Some((Received::Data { start, wal_end, payload }, PgTime(9))));
         let mut keepalive = vec![b'k'];
-        keepalive.extend([0, 0, 0, 1, 0, 0, 0, 3, 9, 9, 9, 9, 9, 9, 9, 9, 1]);
-        assert_eq!(parse(keepalive.into()), Some(Received::Keepalive { wal_end, reply_requested: true }));
+        keepalive.extend([0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9, 1]);
+        assert_eq!(parse(keepalive.into()), Some((Received::Keepalive { wal_end, reply_requested: true }, PgTime(9))));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! It belongs to one replication session: a new session announces everything again, and OIDs may have changed hands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::relation::{Relation, RelationId};
@@ -10,7 +10,8 @@ use crate::relation::{Relation, RelationId};
 /// Relations and types as announced.
 #[derive(Debug, Default)]
 pub(super) struct Catalog {
-    relations: HashMap<RelationId, Arc<Relation>>,
+    /// Asked for every change: for the few that a session mostly has, comparing is quicker than hashing.
+    relations: BTreeMap<RelationId, Arc<Relation>>,
     types: HashMap<u32, (String, String)>,
 }
 

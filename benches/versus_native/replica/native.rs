@@ -36,7 +36,7 @@ impl Native {
 
     pub async fn start_copy(&self, bed: &Bed) -> Result<Instant> {
         let begun = Instant::now();
-        let source = bed.source.url("postgres", SOURCE);
+        let source = bed.url(&bed.source, SOURCE);
         try_join_all(self.each().map(|(name, session)| {
             let statement = format!(
                 "CREATE SUBSCRIPTION {name} CONNECTION '{source}' PUBLICATION {PUBLICATION} \

@@ -90,12 +90,12 @@ fn configuration(bed: &Bed, names: &[String], session: &str, set: &[String]) -> 
     for line in set {
         text += &format!("{line}\n");
     }
-    let source = bed.source.url("postgres", SOURCE);
+    let source = bed.url(&bed.source, SOURCE);
     text += &format!("\n[source]\nurl = \"{source}\"\nslot = \"{SLOT}\"\npublication = \"{SLOT}\"\n");
     // As a URL writes what has a meaning of its own there.
     let session = session.replace(' ', "%20").replace('=', "%3D");
     for name in names {
-        let target = bed.target.url("postgres", name);
+        let target = bed.url(&bed.target, name);
         text += &format!("\n[[target]]\nname = \"{name}\"\nurl = \"{target}&options={session}\"\n");
     }
     text

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Planned, load_plan};
+use super::Ready;
 use crate::apply::error::ApplyError;
 use crate::apply::exact::{Applier, RELEASE, ROLLBACK_TO, SAVEPOINT, begin, finish, position};
 use crate::apply::flight::{Flight, Step};
-use crate::apply::queue::Batch;
+use crate::apply::queue::{Ahead, Batch};
 use crate::change::Part;
 use crate::error::{Judged, Verdict};
-use crate::lsn::Lsn;
-use crate::postgres::ServerError;
+use crate::lsn::{EndLsn, Lsn};
+use crate::postgres::{PgError, ServerError};
 
 impl Applier {
     /// Applies whole transactions as planned, in one target transaction. Tells whether it did; if not, nothing is done.
@@ -21,16 +21,24 @@ impl Applier {
         &mut self,
         batch: &Batch,
         parts: &[Arc<Part>],
+        ahead: &mut Ahead<'_>,
     ) -> Result<bool, ApplyError> {
-        let Some(planned) = self.plan(parts) else { return Ok(false) };
+        let made = self.ready.take().filter(|made| made.end == batch.end && parts.len() == batch.transactions.len());
+        let made = made.map_or_else(|| self.make_ready(parts, batch.end), |made| Ok(Some(made)))?;
+        let Some(mut planned) = made else { return Ok(false) };
         let mut flight = Flight::new(&mut self.session);
         begin(&mut flight, &self.stream, self.stored)?;
-        load_plan(&mut flight, self.policy, &planned, lsn(parts))?;
+        planned.load(&mut flight, self.policy, lsn(parts))?;
         if planned.apart.is_empty() {
             finish(&mut flight, &self.stream, self.stored, batch)?;
         }
         self.open = true;
-        if let Some((step, error)) = flight.fly().await?.failed {
+        let answers = flight.take_off().await?;
+        if let Some(next) = ahead.look().filter(|_| planned.apart.is_empty()) {
+            // What cannot be made ready is found out when its turn comes.
+            self.ready = self.make_ready(&next.transactions, next.end).unwrap_or(None);
+        }
+        if let Some((step, error)) = answers.wait(&mut self.session).await?.failed {
             self.rollback().await?;
             return self.fall_back(&planned, step, error).map(|()| false);
         }
@@ -56,13 +64,14 @@ impl Applier {
     /// # Errors
     /// What does not come from the plan.
     pub(in crate::apply) async fn planned_piece(&mut self, part: &Arc<Part>) -> Result<bool, ApplyError> {
-        let Some(planned) = self.plan(std::slice::from_ref(part)) else { return Ok(false) };
+        let made = self.make_ready(std::slice::from_ref(part), self.stored)?;
+        let Some(mut planned) = made else { return Ok(false) };
         let mut flight = Flight::new(&mut self.session);
         if !self.open {
             begin(&mut flight, &self.stream, self.stored)?;
         }
         flight.control(&SAVEPOINT, Step::Control)?;
-        load_plan(&mut flight, self.policy, &planned, position(part))?;
+        planned.load(&mut flight, self.policy, position(part))?;
         flight.control(&RELEASE, Step::Control)?;
         self.open = true;
         if let Some((step, error)) = flight.fly().await?.failed {
@@ -102,11 +111,18 @@ impl Applier {
         Ok(Some(missing))
     }
 
+    /// The parts, whose tables have been matched, planned and with every value in its place; `None` where they are to
+    /// be applied exactly.
+    fn make_ready(&mut self, parts: &[Arc<Part>], end: EndLsn) -> Result<Option<Ready>, PgError> {
+        let planned = self.plan(parts);
+        planned.map(|planned| Ready::new(planned, end, &self.session)).transpose()
+    }
+
     /// Notes that a plan was refused.
     ///
     /// # Errors
     /// The refusal, if the changes are not to be tried exactly.
-    fn fall_back(&mut self, planned: &Planned<'_>, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
+    fn fall_back(&mut self, planned: &Ready, step: Step, error: Box<ServerError>) -> Result<(), ApplyError> {
         let table = match step {
             Step::Group(place) => planned.group_of(place),
             _ => None,

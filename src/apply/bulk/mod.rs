@@ -3,7 +3,8 @@
 //!
 //! | file | what it does |
 //! |---|---|
-//! | `mod.rs` | the plan of parts, as statements |
+//! | `mod.rs` | the plan of parts |
+//! | `ready.rs` | a plan with every value in its place |
 //! | `fly.rs` | the flight, and what becomes of it |
 //! | `traits.rs` | which tables may be planned (pure) |
 //! | `encode.rs` | arrays and COPY lines (pure) |
@@ -16,23 +17,17 @@
 pub mod bench;
 mod encode;
 mod fly;
+mod ready;
 pub mod traits;
 
 use std::sync::Arc;
 
-use self::encode::NotText;
+pub(super) use self::ready::Ready;
 use self::traits::Manner;
-use super::error::ApplyError;
-use super::exact::{Applier, ConflictPolicy, load};
-use super::flight::{Flight, Step};
-use super::plan::{Action, Group, Planner, Stage, Traits};
-use super::statement::{Many, Shape};
-use super::table::TargetTable;
+use super::exact::Applier;
+use super::plan::{Planner, Stage, Traits};
 use crate::change::{Change, Part};
-use crate::lsn::Lsn;
-use crate::postgres::PgError;
 use crate::relation::Relation;
-use crate::sql::Sql;
 
 /// When changes are applied in bulk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +48,6 @@ const MOST: usize = 64 << 20;
 
 /// New rows from this number on come by COPY.
 const COPY: usize = 50;
-
-const HASH_JOIN: Sql = Sql::new("SET LOCAL enable_hashjoin = on");
-const NO_HASH_JOIN: Sql = Sql::new("SET LOCAL enable_hashjoin = off");
 
 /// Parts as planned.
 struct Planned<'a> {
@@ -157,78 +149,4 @@ fn relation(change: &Change) -> Option<&Arc<Relation>> {
 fn share(part: &Part, changes: Vec<Change>) -> Part {
     let memory = changes.iter().map(Change::memory).sum();
     Part { begin: part.begin, origin: None, index: part.index, changes, commit: part.commit, memory }
-}
-
-/// Adds what is planned to a flight: its groups are the flight's, in order.
-fn load_plan(
-    flight: &mut Flight<'_>,
-    policy: ConflictPolicy,
-    planned: &Planned<'_>,
-    lsn: Lsn,
-) -> Result<(), ApplyError> {
-    let mut place = 0;
-    for stage in &planned.stages {
-        match stage {
-            Stage::Groups(groups) => {
-                for group in groups {
-                    load_group(flight, group, place)?;
-                    place += 1;
-                }
-            }
-            Stage::Truncate(at, change) => load(flight, policy, change, *at, lsn)?,
-        }
-    }
-    Ok(())
-}
-
-fn load_group(flight: &mut Flight<'_>, group: &Group<'_>, place: usize) -> Result<(), PgError> {
-    let table = flight.table(group.relation)?;
-    let step = Step::Group(place);
-    if group.action == Action::Insert && group.rows.len() >= COPY {
-        let columns: Vec<usize> = table.written.iter().map(|column| column.index).collect();
-        let lines = encode::lines(&group.rows, &columns).map_err(binary)?;
-        return flight.copy(&copy_from(&table), lines, step);
-    }
-    let many = match &group.action {
-        // Rows that a foreign key of the table has removed already are no conflict.
-        Action::Delete => Many::Delete { counted: !table.info.cascaded || flight.replica_role() },
-        Action::Absent => Many::DeleteKey,
-        Action::Update { unset, rekey } => Many::Update { unset: unset.clone(), rekey: *rekey },
-        Action::Insert => Many::Insert,
-        Action::DeleteEqual => Many::DeleteEqual,
-        Action::UpdateEqual => Many::UpdateEqual,
-    };
-    let touched = if group.action == Action::Absent { 0 } else { group.rows.len() };
-    // Elsewhere every row is looked up in an index, and a plan that reads the table would be chosen by mistake only.
-    let reads_table = matches!(many, Many::DeleteEqual | Many::UpdateEqual);
-    if reads_table {
-        flight.control(&HASH_JOIN, Step::Control)?;
-    }
-    flight.many(&table, Shape::Many(many), step, |value| {
-        encode::parameter(&group.rows, touched, value).map_err(binary)
-    })?;
-    if reads_table {
-        flight.control(&NO_HASH_JOIN, Step::Control)?;
-    }
-    Ok(())
-}
-
-fn copy_from(table: &TargetTable) -> Sql {
-    let columns = Sql::join(table.written.iter().map(|column| &column.ident), ", ");
-    Sql::format("COPY {} ({}) FROM STDIN", &[&Sql::table(&table.info.name), &columns])
-}
-
-fn binary(_: NotText) -> PgError {
-    PgError::Usage { message: "a value in binary form where text was asked for".to_owned() }
-}
-
-impl Planned<'_> {
-    /// Whose rows the n-th group has.
-    fn group_of(&self, place: usize) -> Option<Arc<Relation>> {
-        let groups = self.stages.iter().flat_map(|stage| match stage {
-            Stage::Groups(groups) => groups.as_slice(),
-            Stage::Truncate(..) => &[],
-        });
-        groups.map(|group| Arc::clone(group.relation)).nth(place)
-    }
 }

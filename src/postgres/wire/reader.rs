@@ -23,6 +23,15 @@ const MIN_READ: usize = 16 * 1024;
 const SHARE: usize = 16 * 1024;
 /// Tag and length.
 const HEADER: usize = 5;
+/// By tag: whether a server sends such a message (documentation: "Message Formats").
+const KNOWN: [bool; 256] = {
+    let (tags, mut known, mut at) = (b"123ACDEGHIKNRSTVWZcdnstv", [false; 256], 0);
+    while at < tags.len() {
+        known[tags[at] as usize] = true;
+        at += 1;
+    }
+    known
+};
 /// PostgreSQL builds no message beyond `MaxAllocSize` (1 GiB); a little more for what it is wrapped in.
 pub(super) const FRAME_LIMIT: usize = (1 << 30) + (1 << 20);
 /// Of start-up and authentication: nothing there is long (`fe-connect.c`, `MAX_ERRLEN`, is 30,000).
@@ -37,6 +46,8 @@ pub struct WireReader {
     copy_left: usize,
     parameters: HashMap<String, String>,
     peer: Arc<str>,
+    /// Whether the last read filled all the room it had.
+    brimming: bool,
 }
 
 /// What COPY TO STDOUT brings.
@@ -55,7 +66,7 @@ impl WireReader {
 
     pub(super) fn over(io: LinkReader, peer: Arc<str>) -> Self {
         let parameters = HashMap::new();
-        Self { io, buffer: BytesMut::new(), frame_limit: FRAME_LIMIT, copy_left: 0, parameters, peer }
+        Self { io, buffer: BytesMut::new(), frame_limit: FRAME_LIMIT, copy_left: 0, parameters, peer, brimming: false }
     }
 
     /// The largest frame accepted, in bytes with its header; a larger one is an error before memory is taken for it.
@@ -71,6 +82,11 @@ impl WireReader {
     /// Who is at the other end: `host:port/dbname`.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Whether the last read left something unread, as far as can be told.
+    pub fn has_more(&self) -> bool {
+        self.brimming
     }
 
     /// The next frame; waits for it. Cancel-safe: a cancelled call loses nothing.
@@ -189,7 +205,7 @@ impl WireReader {
         if self.copy_left > 0 {
             return Ok(None);
         }
-        if !b"123ACDEGHIKNRSTVWZcdnstv".contains(&tag) {
+        if !KNOWN[usize::from(tag)] {
             return Err(self.violation(format!("unknown message '{}'", tag.escape_ascii())));
         }
         let length = u32::from_be_bytes([a, b, c, d]);
@@ -253,6 +269,7 @@ impl WireReader {
             let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection");
             return Err(PgError::io(&self.peer, closed));
         }
+        self.brimming = self.buffer.len() == self.buffer.capacity();
         Ok(())
     }
 
