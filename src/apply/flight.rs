@@ -207,7 +207,11 @@ impl<'a> Flight<'a> {
     /// As [`Self::fly`].
     pub async fn take_off(mut self) -> Result<Answers, PgError> {
         let mut answers = self.sealed();
-        let sent = self.session.wire.flush_and(|frame| Ok(answers.take(&frame))).await;
+        let sent = self.session.wire.flush_and(|frame| {
+            answers.take(&frame);
+            Ok(())
+        });
+        let sent = sent.await;
         self.session.broken |= sent.is_err();
         sent.map(|()| answers)
     }
