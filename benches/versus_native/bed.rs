@@ -53,8 +53,12 @@ impl Bed {
             (None, Some(major)) => binaries::of_major(major)?,
             (None, None) => binaries::find()?,
         };
-        let settings = Self::settings(binaries.major);
         let site = Arc::new(Site::prepare(binaries, "bench", options.keep)?);
+        let mut settings = Self::settings(site.binaries.major);
+        let sockets = format!("unix_socket_directories={}", site.directory().display());
+        if options.over == Over::Socket {
+            settings.push(&sockets);
+        }
         let source = Server::start(&site, "source", &settings).await?;
         let target = Server::start(&site, "target", &settings).await?;
         let on_source = Database::connect(&source, "postgres").await?;
@@ -70,7 +74,13 @@ impl Bed {
     /// Where a subscription, or walferry, finds a database.
     pub fn url(&self, server: &Server, database: &str) -> String {
         match self.over {
-            Over::Socket => server.socket_url("postgres", database),
+            Over::Socket => {
+                let directory = self.site.directory().display().to_string().replace('/', "%2F");
+                format!(
+                    "postgres://postgres:{}@{directory}:{}/{database}?sslmode=disable",
+                    self.site.password, server.port
+                )
+            }
             Over::Tcp => server.url("postgres", database),
         }
     }

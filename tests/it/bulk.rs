@@ -119,6 +119,30 @@ async fn rows_that_are_not_as_expected_are_mended_and_counted_as_one_by_one() {
 }
 
 #[tokio::test]
+async fn batches_that_are_refused_amid_a_backlog_hold_up_nothing_of_what_follows() {
+    let pair = Pair::start("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    // A backlog of many batches, so that the next one is planned before the present one is answered.
+    let small = "bulk = \"always\"\nbatch_bytes = \"32KiB\"\nqueue_bytes = \"128KiB\"";
+    let mut daemon = stopped(&pair, small).await;
+    run(&pair.target, "INSERT INTO t SELECT n, 'stray' FROM generate_series(500, 3000, 500) n").await;
+    let transactions = "DO $$ BEGIN
+        FOR n IN 1 .. 3000 LOOP
+            INSERT INTO t VALUES (n, repeat('x', 100));
+            UPDATE t SET v = 'later' WHERE id = n - 700;
+            COMMIT;
+        END LOOP;
+    END $$";
+    run(&pair.source, transactions).await;
+    daemon.start();
+    pair.equal(&["t"], seconds(60)).await;
+    let labels = [("kind", "insert_exists")];
+    daemon.wait_metric("walferry_target_conflicts_total", &labels, |met| met == 6.0, seconds(20)).await;
+    let (bulk, fallbacks) = (in_bulk(&daemon).await, fallbacks(&daemon).await);
+    assert!(bulk > 0.0 && fallbacks > 0.0, "{bulk} changes in bulk, {fallbacks} fallbacks");
+    assert_eq!(daemon.log_count("conflict:"), 6, "each is reported once");
+}
+
+#[tokio::test]
 async fn under_stop_a_conflict_within_many_changes_halts_after_what_precedes_it() {
     let pair = Pair::start("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
     run(&pair.source, "INSERT INTO t SELECT n, 'v' FROM generate_series(1, 100) n").await;

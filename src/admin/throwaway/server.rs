@@ -21,8 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Between two looks at a server that is coming up or going.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How it is reached over TCP: from this machine only.
-const LOOPBACK: &str = "listen_addresses=127.0.0.1";
+/// How it is reached: over loopback only.
+const REACHED: &[&str] = &["listen_addresses=127.0.0.1", "unix_socket_directories="];
 
 /// A running server.
 pub struct Server {
@@ -62,8 +62,7 @@ impl Server {
         let output = File::create(log).map_err(cannot)?;
         let mut command = site.program("postgres");
         command.arg("-D").arg(site.path(name)).arg("-p").arg(port.to_string());
-        let sockets = format!("unix_socket_directories={}", site.directory().display());
-        for setting in [LOOPBACK, &sockets].iter().chain(settings) {
+        for setting in REACHED.iter().chain(settings) {
             command.arg("-c").arg(setting);
         }
         let errors = output.try_clone().map_err(cannot)?;
@@ -92,12 +91,6 @@ impl Server {
     /// A connection string for this role.
     pub fn url(&self, role: &str, database: &str) -> String {
         format!("postgres://{role}:{}@127.0.0.1:{}/{database}?sslmode=disable", self.site.password, self.port)
-    }
-
-    /// The same over the server's Unix socket.
-    pub fn socket_url(&self, role: &str, database: &str) -> String {
-        let directory = self.site.directory().display().to_string().replace('/', "%2F");
-        format!("postgres://{role}:{}@{directory}:{}/{database}?sslmode=disable", self.site.password, self.port)
     }
 
     /// A session of the server's superuser.

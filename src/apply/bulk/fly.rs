@@ -34,7 +34,9 @@ impl Applier {
         }
         self.open = true;
         let answers = flight.take_off().await?;
-        if let Some(next) = ahead.look().filter(|_| planned.apart.is_empty()) {
+        if planned.apart.is_empty()
+            && let Some(next) = ahead.look()
+        {
             // What cannot be made ready is found out when its turn comes.
             self.ready = self.make_ready(&next.transactions, next.end).unwrap_or(None);
         }
