@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
+use futures_util::FutureExt;
 use postgres_protocol::message::frontend;
 use tokio::sync::watch;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -148,7 +150,7 @@ impl WalReceiver {
         };
         let status = Some(AbortOnDropHandle::new(tokio::spawn(status.run())));
         let now = Instant::now();
-        let (silence, pace) = (Silence::new(silence_limit, now), Pace::new(now));
+        let (silence, pace) = (Silence::new(silence_limit, now), Pace::default());
         Ok(Self { reader, status, shared, silence, pace, silence_limit, stop, peer })
     }
 
@@ -160,22 +162,23 @@ impl WalReceiver {
         if let Some(received) = self.buffered()? {
             return Ok(received);
         }
-        let now = Instant::now();
-        if let Some(pause) = self.pace.pause(now) {
+        self.silence.listening(Instant::now());
+        if let Some(pause) = self.pace.pause() {
+            // Whatever else is true of the task: only an empty socket is worth a pause.
+            if let Some(frame) = unconstrained(self.reader.frame()).now_or_never()
+                && let Some(received) = self.taken(frame)?
+            {
+                return Ok(received);
+            }
             // The thread, and not only this task: see `pace.rs`.
             std::thread::sleep(pause);
         }
-        self.silence.listening(now);
         loop {
             let Some(status) = &mut self.status else { return Err(self.status_gone()) };
             tokio::select! {
                 biased;
                 frame = self.reader.frame() => {
-                    let now = Instant::now();
-                    self.silence.broken(now);
-                    self.pace.read(now, self.reader.has_more());
-                    let frame = frame.map_err(streaming)?;
-                    if let Some(received) = self.take(frame)? {
+                    if let Some(received) = self.taken(frame)? {
                         return Ok(received);
                     }
                 }
@@ -252,6 +255,12 @@ impl WalReceiver {
 
     fn status_gone(&self) -> SourceError {
         SourceError::StatusTask { peer: self.peer.clone() }
+    }
+
+    /// What a read has brought.
+    fn taken(&mut self, frame: Result<Frame, PgError>) -> Result<Option<Received>, SourceError> {
+        self.silence.broken(Instant::now());
+        self.take(frame.map_err(streaming)?)
     }
 
     /// What a frame says; `None` when it says nothing that matters.

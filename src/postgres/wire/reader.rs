@@ -46,8 +46,6 @@ pub struct WireReader {
     copy_left: usize,
     parameters: HashMap<String, String>,
     peer: Arc<str>,
-    /// Whether the last read filled all the room it had.
-    brimming: bool,
 }
 
 /// What COPY TO STDOUT brings.
@@ -66,7 +64,7 @@ impl WireReader {
 
     pub(super) fn over(io: LinkReader, peer: Arc<str>) -> Self {
         let parameters = HashMap::new();
-        Self { io, buffer: BytesMut::new(), frame_limit: FRAME_LIMIT, copy_left: 0, parameters, peer, brimming: false }
+        Self { io, buffer: BytesMut::new(), frame_limit: FRAME_LIMIT, copy_left: 0, parameters, peer }
     }
 
     /// The largest frame accepted, in bytes with its header; a larger one is an error before memory is taken for it.
@@ -82,11 +80,6 @@ impl WireReader {
     /// Who is at the other end: `host:port/dbname`.
     pub fn peer(&self) -> &str {
         &self.peer
-    }
-
-    /// Whether the last read left something unread, as far as can be told.
-    pub fn has_more(&self) -> bool {
-        self.brimming
     }
 
     /// The next frame; waits for it. Cancel-safe: a cancelled call loses nothing.
@@ -269,7 +262,6 @@ impl WireReader {
             let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection");
             return Err(PgError::io(&self.peer, closed));
         }
-        self.brimming = self.buffer.len() == self.buffer.capacity();
         Ok(())
     }
 
