@@ -81,6 +81,8 @@ pub struct Relation {
     pub identity: ReplicaIdentity,
     /// The columns in the order in which rows carry them.
     pub columns: Vec<Column>,
+    /// Whether values are as their types' send functions give them, and not text.
+    pub binary: bool,
 }
 
 #[cfg(test)]

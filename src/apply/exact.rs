@@ -26,6 +26,7 @@ use super::truncation;
 use crate::change::{Change, Commit, Part};
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
+use crate::postgres::binary;
 use crate::postgres::{PgError, ServerError};
 use crate::relation::{Displayed, Relation, ReplicaIdentity, TableName};
 use crate::row::{Datum, OldRow, Row};
@@ -472,7 +473,10 @@ pub(super) fn key(relation: &Relation, old: Option<&OldRow>, new: Option<&Row>) 
         .filter_map(|(at, column)| {
             let value = match row?.get(at)? {
                 Datum::Text(text) => String::from_utf8_lossy(text).chars().take(SHOWN).collect(),
-                Datum::Binary(_) => "(binary)".to_owned(),
+                Datum::Binary(bytes) => {
+                    let shown = binary::shown(column.type_oid, bytes).unwrap_or_else(|| "(binary)".to_owned());
+                    shown.chars().take(SHOWN).collect()
+                }
                 Datum::Null | Datum::Unchanged => "NULL".to_owned(),
             };
             Some(format!("{}={value}", Displayed(&column.name)))

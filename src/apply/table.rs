@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::postgres::binary;
 use crate::postgres::catalog::{ColumnInfo, TableInfo, UniqueIndex};
 use crate::relation::{Relation, ReplicaIdentity};
 use crate::sql::Sql;
@@ -42,6 +43,20 @@ pub struct Written {
     pub ident: Sql,
     /// GENERATED ALWAYS AS IDENTITY.
     pub identity_always: bool,
+}
+
+/// How a column's values arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// As text, whatever the type is.
+    Text,
+    /// As this type's send function gives them.
+    Binary {
+        /// The source's type, which is built in.
+        oid: u32,
+        /// Its array type.
+        array: u32,
+    },
 }
 
 /// One condition of finding a row.
@@ -122,6 +137,22 @@ impl TargetTable {
     /// not found.
     pub fn differs_from_key(&self) -> bool {
         self.key.is_some() && self.locator.iter().any(|term| !matches!(term.test, Test::Equal(_)))
+    }
+
+    /// How a column of the source's rows arrives.
+    pub fn wire(&self, index: usize) -> Wire {
+        let array = |oid| binary::array_of(oid).map(|array| Wire::Binary { oid, array });
+        let oid = self.relation.columns.get(index).map(|column| column.type_oid);
+        oid.filter(|_| self.relation.binary).and_then(array).unwrap_or(Wire::Text)
+    }
+
+    /// Whether COPY takes the rows as they arrive: text, or what the columns' receive functions read. (A domain's reads
+    /// what that of the type below it does: `domain_recv`.)
+    pub fn copies(&self) -> bool {
+        self.written.iter().all(|column| match self.wire(column.index) {
+            Wire::Text => true,
+            Wire::Binary { oid, .. } => oid == self.column(column.index).base_type_oid,
+        })
     }
 
     /// The target's column for a column of the source's rows.
@@ -211,7 +242,7 @@ mod tests {
             is_key: is_key || identity == ReplicaIdentity::Full,
         };
         let columns = columns.iter().map(column).collect();
-        Arc::new(Relation { id: RelationId(1), name: TableName::new("s", "t"), identity, columns })
+        Arc::new(Relation { id: RelationId(1), name: TableName::new("s", "t"), identity, columns, binary: false })
     }
 
     fn info(columns: &[&str], unique: &[(&str, &[&str])]) -> TableInfo {

@@ -39,6 +39,7 @@ pub(super) struct Source {
     pub slot: Text,
     pub publication: Text,
     pub tables: Texts,
+    pub values: Text,
     pub heartbeat_interval: Text,
     pub status_interval: Text,
     pub max_frame: Text,

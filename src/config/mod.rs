@@ -64,6 +64,8 @@ pub struct Source {
     /// Table patterns `schema.table`, `*` for any text, `!` in front leaves out; `None`: all that is published.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tables: Option<Vec<String>>,
+    /// The format in which rows' values come.
+    pub values: Values,
     /// Between heartbeats; `None`: there are none.
     #[serde(serialize_with = "render::optional_duration")]
     pub heartbeat_interval: Option<Duration>,
@@ -154,6 +156,16 @@ pub enum ConflictPolicy {
     SourceWins,
     /// Halt the target.
     Stop,
+}
+
+/// The format in which the source sends rows' values.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Values {
+    /// Binary where every published column's type is the same in it everywhere, else text.
+    Auto,
+    /// Text.
+    Text,
 }
 
 /// When many changes are written by one statement.

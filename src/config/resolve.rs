@@ -12,7 +12,7 @@ use super::file::{self, DEFAULTS, Text};
 use super::interpolate::Environment;
 use super::problem::Problem;
 use super::reader::Reader;
-use super::{Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, Source, Target};
+use super::{Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, Source, Target, Values};
 
 /// `NAMEDATALEN - 1`: PostgreSQL cuts longer names.
 const NAME_BYTES: usize = 63;
@@ -86,11 +86,21 @@ fn source(reader: &mut Reader<'_>, written: &file::File) -> Option<Source> {
         reader.wrong(found, "is not a publication's name", "1 to 63 bytes");
     }
     let tables = reader.tables("source.tables", &section.tables);
+    let values: Option<Values> = read!(reader, written, source.values, choice);
     let heartbeat_interval = read!(reader, written, source.heartbeat_interval, optional_duration, INTERVAL);
     let status_interval = read!(reader, written, source.status_interval, duration, INTERVAL);
     let max_frame = read!(reader, written, source.max_frame, size, FRAME);
     let (slot, publication) = (slot?.value, publication?.value);
-    Some(Source { url: url?, slot, publication, tables, heartbeat_interval, status_interval, max_frame })
+    Some(Source {
+        url: url?,
+        slot,
+        publication,
+        tables,
+        values: values?,
+        heartbeat_interval,
+        status_interval,
+        max_frame,
+    })
 }
 
 fn targets(reader: &mut Reader<'_>, written: &file::File) -> Vec<Target> {

@@ -58,6 +58,8 @@ pub struct Attach {
     pub last: Option<LastCommit>,
     /// What it gets.
     pub route: TargetRoute,
+    /// Whether it takes values as text only.
+    pub text_only: bool,
     /// Told why, if it must not be fed.
     pub refused: oneshot::Sender<Gap>,
 }
@@ -74,6 +76,7 @@ struct Lane {
     doubtful: bool,
     /// Whether the worker has been given the first parts of a transaction and not its last.
     open: bool,
+    text_only: bool,
     refused: oneshot::Sender<Gap>,
 }
 
@@ -156,6 +159,11 @@ impl Dispatcher {
         self.lanes.is_empty()
     }
 
+    /// Whether values may come in binary.
+    pub fn takes_binary(&self) -> bool {
+        self.lanes.iter().all(|lane| !lane.text_only)
+    }
+
     /// Whether commands may be carried out: not in the middle of a transaction, which lanes that have its first parts
     /// would have to begin anew.
     pub fn is_between_transactions(&self) -> bool {
@@ -176,10 +184,11 @@ impl Dispatcher {
     /// Adds a lane, in the place of an earlier one of the same target. Tells whether what it needs has been handed on
     /// already, so that the stream must be read again.
     fn attach(&mut self, attach: Attach) -> bool {
-        let Attach { id, sender, stored, last, route, refused } = attach;
+        let Attach { id, sender, stored, last, route, text_only, refused } = attach;
         self.lanes.retain(|lane| lane.id != id);
         self.board.attached(id, stored);
-        let mut lane = Lane { id, sender, route, dispatched: stored, last, doubtful: true, open: false, refused };
+        let mut lane =
+            Lane { id, sender, route, dispatched: stored, last, doubtful: true, open: false, text_only, refused };
         let again = self.session.as_ref().is_some_and(|session| {
             let missed = stored.lsn() < session.seen || session.begun.is_some_and(|begun| begun.lsn() >= stored.lsn());
             let known = settle(&mut lane, session, &self.board);

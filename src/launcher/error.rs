@@ -13,6 +13,7 @@ use crate::tablesync::CopyError;
 use crate::telemetry::http::HttpError;
 use crate::transaction::AssemblyError;
 
+use super::format::Stranger;
 use super::gap::Gap;
 
 /// Everything that ends an attempt. Most is a stage's own error; what only shows when stages are put together is here.
@@ -78,6 +79,10 @@ pub enum LaunchError {
     /// Another server, or the same on another timeline, answers now.
     #[error("the source has changed: {what} was {before}, and is {now}")]
     SourceChanged { what: &'static str, before: String, now: String },
+    /// A table with this column cannot be followed in a session whose values come in binary: another one follows, in
+    /// text.
+    #[error("{0}: its values must come as text")]
+    Stranger(Stranger),
     /// Another daemon has become the active one.
     #[error("another walferry has taken over the stream \"{stream}\"")]
     TakenOver { stream: String },
@@ -128,6 +133,7 @@ impl Judged for LaunchError {
             | Self::SourceSilent { .. }
             | Self::SourceChanged { .. }
             | Self::TaskFailed { .. }
+            | Self::Stranger(_)
             | Self::TakenOver { .. } => Verdict::Retry,
         }
     }

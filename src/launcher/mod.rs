@@ -9,6 +9,7 @@
 //! | `place.rs` | is the target a database of its own? |
 //! | `dispatch.rs` | from the path to the targets' queues |
 //! | `follow.rs` | which copied tables are still followed |
+//! | `format.rs` | text or binary (pure) |
 //! | `thread.rs` | the thread on which the path runs |
 //! | `target.rs` | one target: fed, and attached again whenever it comes back |
 //! | `target/attach.rs` | checked, copied, ready to be fed |
@@ -37,6 +38,7 @@ mod board;
 mod dispatch;
 pub mod error;
 mod follow;
+mod format;
 pub mod gap;
 mod gauges;
 mod lag;
@@ -63,6 +65,7 @@ use tracing::{info, warn};
 use self::board::Board;
 use self::dispatch::Dispatcher;
 use self::error::LaunchError;
+use self::format::Format;
 use self::gauges::Gauges;
 use self::pipeline::{Pipeline, PipelineOptions};
 use self::place::Places;
@@ -190,8 +193,9 @@ async fn active(
     let tasks: Vec<_> = (0..setup.targets.len()).map(task).collect();
     let targets: JoinSet<()> = tasks.into_iter().collect();
     drop((shared, prepared.snapshot));
+    let format = Format::new(setup.config.source.values, client.server_version(), publication.subscribe());
     let watch = Watch { setup: Arc::clone(setup), board: Arc::clone(board), gauges, client, lock, publication };
-    let path = pipeline(setup, board, prepared.facts, received, &ending);
+    let path = pipeline(setup, board, prepared.facts, format, received, &ending);
     together(setup, board, path, watch, targets, &ending).await
 }
 
@@ -218,6 +222,7 @@ fn pipeline(
     setup: &Setup,
     board: &Arc<Board>,
     facts: startup::Facts,
+    format: Format,
     commands: mpsc::UnboundedReceiver<dispatch::Command>,
     stop: &CancellationToken,
 ) -> Pipeline {
@@ -236,7 +241,7 @@ fn pipeline(
         halted_retry_interval: config.apply.halted_retry_interval,
     };
     let dispatcher = Dispatcher::new(Arc::clone(board), setup.targets.len(), config.apply.progress_bytes);
-    Pipeline::new(options, Arc::clone(board), dispatcher, commands, stop.clone())
+    Pipeline::new(options, Arc::clone(board), dispatcher, format, commands, stop.clone())
 }
 
 /// Runs the tasks until one ends, or all are told to stop; then stops the others in order.

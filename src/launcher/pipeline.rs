@@ -6,8 +6,9 @@
 //!        └─────────────── Board: min over targets of what is durable ◀────┘
 //! ```
 //! One replication session lasts until the connection fails, or a target must be served from an earlier position than
-//! the stream has reached, or there is nobody to serve. The next session starts with the earliest of the commits that
-//! the targets were given last; what they have had they skip. Workers, with what is queued for them, outlive sessions.
+//! the stream has reached, or there is nobody to serve, or values must come in another format (`format.rs`). The next
+//! session starts with the earliest of the commits that the targets were given last; what they have had they skip.
+//! Workers, with what is queued for them, outlive sessions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +22,12 @@ use tracing::info;
 use super::board::Board;
 use super::dispatch::{Command, Dispatcher};
 use super::error::LaunchError;
+use super::format::{Format, Stranger};
 use super::startup::Facts;
 use crate::change::Delivery;
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
-use crate::pgoutput::{Decoder, ProtocolVersion, Streaming};
+use crate::pgoutput::{Decoder, Message, ProtocolVersion, Streaming};
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, ConnectOptions, WireConnection};
 use crate::source::slot;
@@ -71,8 +73,17 @@ pub struct Pipeline {
     options: PipelineOptions,
     board: Arc<Board>,
     dispatcher: Dispatcher,
+    format: Format,
     commands: mpsc::UnboundedReceiver<Command>,
     stop: CancellationToken,
+}
+
+/// Why a session feeds nobody any more.
+enum Fed {
+    /// Another one must.
+    Enough,
+    /// Told to stop.
+    Stop,
 }
 
 /// Why a session ended.
@@ -89,10 +100,11 @@ impl Pipeline {
         options: PipelineOptions,
         board: Arc<Board>,
         dispatcher: Dispatcher,
+        format: Format,
         commands: mpsc::UnboundedReceiver<Command>,
         stop: CancellationToken,
     ) -> Self {
-        Self { options, board, dispatcher, commands, stop }
+        Self { options, board, dispatcher, format, commands, stop }
     }
 
     /// Runs until told to stop: then gives the receiver, still reporting status, or none if there is no session.
@@ -181,7 +193,16 @@ impl Pipeline {
                 now: identity.flush_lsn.to_string(),
             });
         }
-        let from = StartOptions { start: Some(start), hold_confirmation: true, ..options.start.clone() };
+        let text = match self.dispatcher.takes_binary() {
+            true => self.format.obstacle(),
+            false => Some("a target is of a new version".to_owned()),
+        };
+        match &text {
+            Some(reason) => info!(reason, "values come as text"),
+            None => info!("values come in binary"),
+        }
+        let (start, binary) = (Some(start), text.is_none());
+        let from = StartOptions { start, binary, hold_confirmation: true, ..options.start.clone() };
         let receiver = WalReceiver::start(conn, &from, self.board.confirmed()).await.map_err(slot_gone)?;
         let confirmed = self.check_slot(served).await?;
         Ok((receiver, confirmed))
@@ -207,23 +228,38 @@ impl Pipeline {
     /// One session. Lanes that attach meanwhile join it between two transactions, unless they need what has passed.
     async fn stream(&mut self, mut receiver: WalReceiver) -> Result<Session, LaunchError> {
         let mut path = Path {
-            decoder: Decoder::new(ProtocolVersion::V1, Streaming::Off),
+            decoder: Decoder::new(ProtocolVersion::V1, Streaming::Off).binary(receiver.is_binary()),
             assembler: Assembler::new(self.options.part_bytes),
             deliveries: Vec::new(),
         };
-        loop {
-            if self.dispatcher.is_empty() {
+        match self.feed(&mut receiver, &mut path).await {
+            Ok(Fed::Stop) => Ok(Session::Stop(Some(Box::new(receiver)))),
+            Ok(Fed::Enough) => {
                 receiver.stop().await?;
-                return Ok(Session::Again);
+                Ok(Session::Again)
+            }
+            Err(LaunchError::Stranger(stranger)) => {
+                self.format.met(&stranger);
+                receiver.stop().await?;
+                Ok(Session::Again)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Feeds the lanes until they need another session.
+    async fn feed(&mut self, receiver: &mut WalReceiver, path: &mut Path) -> Result<Fed, LaunchError> {
+        loop {
+            if self.dispatcher.is_empty() || (receiver.is_binary() && !self.dispatcher.takes_binary()) {
+                return Ok(Fed::Enough);
             }
             // In this order: stopping before working, a new lane before more for the others.
             tokio::select! {
                 biased;
-                () = self.stop.cancelled() => return Ok(Session::Stop(Some(Box::new(receiver)))),
+                () = self.stop.cancelled() => return Ok(Fed::Stop),
                 Some(command) = self.commands.recv(), if self.dispatcher.is_between_transactions() => {
                     if self.dispatcher.command(command) {
-                        receiver.stop().await?;
-                        return Ok(Session::Again);
+                        return Ok(Fed::Enough);
                     }
                 }
                 received = receiver.next() => {
@@ -307,6 +343,11 @@ impl Path {
         match received {
             Received::Data { start, payload, .. } => {
                 let message = self.decoder.decode(payload)?;
+                if let Message::Relation { relation, .. } = &message
+                    && let Some(stranger) = Stranger::of(relation).filter(|_| relation.binary)
+                {
+                    return Err(LaunchError::Stranger(stranger));
+                }
                 self.assembler.push(message, start, &mut self.deliveries)?;
             }
             Received::Keepalive { wal_end, reply_requested } => {

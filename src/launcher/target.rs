@@ -29,7 +29,7 @@ use crate::apply::session::{Session, SessionOptions};
 use crate::apply::worker::{self, Ended, WorkerOptions};
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
-use crate::postgres::Client;
+use crate::postgres::{Client, binary};
 use crate::relation::TableName;
 use crate::route::TargetRoute;
 use crate::source::publication::Publication;
@@ -206,7 +206,8 @@ impl TargetTask {
             halted_retry_interval: setup.config.apply.halted_retry_interval,
         };
         let (refused, mut refusal) = oneshot::channel();
-        let attach = Attach { id, sender, stored, last, route, refused };
+        let text_only = !binary::is_proven(session.client.server_version());
+        let attach = Attach { id, sender, stored, last, route, text_only, refused };
         if self.shared.commands.send(Command::Attach(Box::new(attach))).is_err() {
             return Ended::Cancelled;
         }

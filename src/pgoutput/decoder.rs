@@ -55,13 +55,20 @@ pub enum Streaming {
 pub struct Decoder {
     version: ProtocolVersion,
     streaming: Streaming,
+    binary: bool,
     in_block: bool,
 }
 
 impl Decoder {
     /// A decoder for a session that has just started: never inside a stream block.
     pub fn new(version: ProtocolVersion, streaming: Streaming) -> Self {
-        Self { version, streaming, in_block: false }
+        Self { version, streaming, binary: false, in_block: false }
+    }
+
+    /// The same for a session with the option `binary`, where values are as their types' send functions give them
+    /// unless a type has none (`logicalrep_write_tuple`).
+    pub fn binary(self, binary: bool) -> Self {
+        Self { binary, ..self }
     }
 
     /// The message in `frame` (the payload of one XLogData). Its rows share the frame's memory.
@@ -106,7 +113,7 @@ impl Decoder {
             b'M' => Message::Logical { xid, message: logical(reader)? },
             b'C' => Message::Commit { commit: commit(reader)? },
             b'O' => Message::Origin { lsn: reader.lsn()?, name: reader.string()? },
-            b'R' => Message::Relation { xid, relation: relation(reader)? },
+            b'R' => Message::Relation { xid, relation: relation(reader, self.binary)? },
             b'Y' => Message::Type { xid, oid: reader.u32()?, schema: namespace(reader)?, name: reader.string()? },
             b'I' => Message::Insert { xid, relation: RelationId(reader.u32()?), new: new_row(reader)? },
             b'U' => update(reader, xid)?,
@@ -262,7 +269,7 @@ fn namespace(reader: &mut Reader) -> Result<String, Fault> {
     Ok(if name.is_empty() { "pg_catalog".to_owned() } else { name })
 }
 
-fn relation(reader: &mut Reader) -> Result<Relation, Fault> {
+fn relation(reader: &mut Reader, binary: bool) -> Result<Relation, Fault> {
     /// flags, an empty name's zero byte, type and modifier.
     const SMALLEST_COLUMN: usize = 1 + 1 + 4 + 4;
 
@@ -283,7 +290,7 @@ fn relation(reader: &mut Reader) -> Result<Relation, Fault> {
         let name = reader.string()?;
         columns.push(Column { is_key, name, type_oid: reader.u32()?, type_modifier: reader.i32()? });
     }
-    Ok(Relation { id, name, identity, columns })
+    Ok(Relation { id, name, identity, columns, binary })
 }
 
 fn update(reader: &mut Reader, xid: Option<u32>) -> Result<Message, Fault> {

@@ -175,6 +175,7 @@ fn relation() -> impl Strategy<Value = Relation> {
             name: TableName { schema, name },
             identity,
             columns,
+            binary: false,
         },
     )
 }

@@ -27,7 +27,9 @@
 //! - `int2vector`, `oidvector`: an empty one is sent and not received.
 //! - `aclitem`: has no such functions. `tsquery`, snapshots, `refcursor`: in no column that would pay for the proof.
 
-use postgres_types::Type;
+use std::ops::Range;
+
+use postgres_types::{FromSql, Type};
 
 /// Each with its array.
 const PORTABLE: &[(Type, Type)] = &[
@@ -101,6 +103,25 @@ pub fn element_of(type_oid: u32) -> Option<u32> {
     PORTABLE.iter().find(|(_, array)| array.oid() == type_oid).map(|(scalar, _)| scalar.oid())
 }
 
+/// A value as people write it, where it is of a type that keys are of: the integers, text, uuid. For messages.
+pub fn shown(type_oid: u32, bytes: &[u8]) -> Option<String> {
+    fn read<'a, T: FromSql<'a> + ToString>(type_: &Type, bytes: &'a [u8]) -> Option<String> {
+        T::from_sql(type_, bytes).ok().map(|value| value.to_string())
+    }
+    let type_ = Type::from_oid(type_oid)?;
+    match type_ {
+        Type::INT2 => read::<i16>(&type_, bytes),
+        Type::INT4 => read::<i32>(&type_, bytes),
+        Type::INT8 => read::<i64>(&type_, bytes),
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR => read::<&str>(&type_, bytes),
+        Type::UUID if bytes.len() == 16 => {
+            let part = |range: Range<usize>| bytes[range].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            Some([part(0..4), part(4..6), part(6..8), part(8..10), part(10..16)].join("-"))
+        }
+        _ => None,
+    }
+}
+
 /// Whether all this is proven for servers of this `server_version_num`.
 pub fn is_proven(server_version: u32) -> bool {
     (140_000..190_000).contains(&server_version)
@@ -128,6 +149,16 @@ mod tests {
             assert!(is_portable(scalar.oid()) && is_portable(array.oid()));
         }
         assert_eq!((array_of(Type::INT4_ARRAY.oid()), element_of(Type::INT4.oid())), (None, None));
+    }
+
+    #[test]
+    fn values_of_keys_are_shown_as_people_write_them() {
+        assert_eq!(shown(Type::INT8.oid(), &(-5i64).to_be_bytes()).unwrap(), "-5");
+        assert_eq!(shown(Type::INT2.oid(), &[1, 0]).unwrap(), "256");
+        assert_eq!(shown(Type::TEXT.oid(), "é".as_bytes()).unwrap(), "é");
+        let uuid: Vec<u8> = (0..16).collect();
+        assert_eq!(shown(Type::UUID.oid(), &uuid).unwrap(), "00010203-0405-0607-0809-0a0b0c0d0e0f");
+        assert_eq!((shown(Type::INT4.oid(), &[1]), shown(Type::NUMERIC.oid(), &[0; 8])), (None, None));
     }
 
     #[test]

@@ -14,7 +14,13 @@ use crate::row::{Cell, READ, Row};
 
 fn relation(id: u32) -> Arc<Relation> {
     let name = TableName::new("public", format!("t{id}"));
-    Arc::new(Relation { id: RelationId(id), name, identity: ReplicaIdentity::Default, columns: Vec::new() })
+    Arc::new(Relation {
+        id: RelationId(id),
+        name,
+        identity: ReplicaIdentity::Default,
+        columns: Vec::new(),
+        binary: false,
+    })
 }
 
 fn insert(relation: &Arc<Relation>) -> Change {

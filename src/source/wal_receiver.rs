@@ -109,6 +109,7 @@ pub struct WalReceiver {
     pace: Pace,
     silence_limit: Duration,
     stop: CancellationToken,
+    binary: bool,
     peer: String,
 }
 
@@ -151,7 +152,7 @@ impl WalReceiver {
         let status = Some(AbortOnDropHandle::new(tokio::spawn(status.run())));
         let now = Instant::now();
         let (silence, pace) = (Silence::new(silence_limit, now), Pace::default());
-        Ok(Self { reader, status, shared, silence, pace, silence_limit, stop, peer })
+        Ok(Self { reader, status, shared, silence, pace, silence_limit, stop, binary: options.binary, peer })
     }
 
     /// The next message; waits for it. Cancel-safe.
@@ -213,6 +214,11 @@ impl WalReceiver {
     /// By how much the server is late with what it sends; zero while it keeps up.
     pub fn late(&self) -> Duration {
         self.pace.late()
+    }
+
+    /// Whether values come in binary.
+    pub fn is_binary(&self) -> bool {
+        self.binary
     }
 
     /// What is confirmed may be reported, if it was held back.

@@ -30,6 +30,7 @@ fn relation(id: u32, columns: usize) -> Relation {
         name: TableName::new("public", format!("t{id}")),
         identity: ReplicaIdentity::Default,
         columns: (0..columns).map(column).collect(),
+        binary: false,
     }
 }
 

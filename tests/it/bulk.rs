@@ -239,7 +239,7 @@ async fn keys_that_move_unique_values_that_change_hands_and_unchanged_toast() {
 #[tokio::test]
 async fn what_must_be_applied_one_by_one_is_and_the_rest_goes_on_beside_it() {
     let tables = "CREATE TABLE plain (id int PRIMARY KEY, v text);
-                  CREATE TABLE letter (id int PRIMARY KEY, c \"char\");
+                  CREATE TABLE letter (id int PRIMARY KEY, c \"char\", all_in_text text[]);
                   CREATE TABLE serial (id int PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY)";
     let pair = Pair::start(tables).await;
     let mut daemon = stopped(&pair, "bulk = \"always\"").await;

@@ -3,6 +3,7 @@
 //!
 //! The two databases are set to write and read text differently: what a session does not pin shows.
 
+mod in_binary;
 mod values;
 
 use std::fmt::Write;
@@ -48,6 +49,8 @@ struct Subject {
     /// The number in its tables' names.
     number: usize,
     is_key: bool,
+    /// Beside each value is an array of it, or just another one.
+    arrays: bool,
 }
 
 impl Subject {
@@ -59,7 +62,11 @@ impl Subject {
 
     async fn create(&mut self, source: &Client, target: &Client) {
         let (sql, number) = (&self.sql, self.number);
-        let array = if sql.contains("COLLATE") { "text[]".to_owned() } else { format!("{sql}[]") };
+        let array = match self.arrays {
+            true if sql.contains("COLLATE") => "text[]".to_owned(),
+            true => format!("{sql}[]"),
+            false => sql.clone(),
+        };
         let tables = format!(
             "CREATE TABLE plain_{number} (id int PRIMARY KEY, v {sql}, a {array});
              CREATE TABLE full_{number} (v {sql}, n int, a {array});
@@ -98,6 +105,7 @@ impl Subject {
         let arrays = if self.sql.ends_with(".list") { &arrays[..1] } else { &arrays[..] };
         let vector = self.sql.ends_with("vector\"") && !self.sql.contains("ts");
         let arrays = if vector { &["NULL".to_owned()][..] } else { arrays };
+        let arrays = if self.arrays { arrays } else { &all[..] };
         let number = self.number;
         for (at, value) in all.iter().enumerate() {
             let (id, array) = (from + at, &arrays[at % arrays.len()]);
@@ -189,7 +197,7 @@ async fn subjects(client: &Client) -> Vec<Subject> {
     let mut subjects = Vec::new();
     let mut add = |sql: String, values: &[&str]| {
         let literals = values.iter().map(|value| literal(value)).collect();
-        subjects.push(Subject { sql, literals, number: subjects.len(), is_key: false });
+        subjects.push(Subject { sql, literals, number: subjects.len(), is_key: false, arrays: true });
     };
     for row in client.query(query, &[]).await.unwrap() {
         let name: String = row.get(0);

@@ -1,56 +1,73 @@
-//! Many rows' values as a server takes them at once: arrays for a statement's parameters, lines for COPY. Pure.
+//! Many rows' values as a server takes them at once: arrays for a statement's parameters, or what COPY reads. Pure.
+//!
+//! Row by row: a row's values lie together, and those of the next one somewhere else.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::apply::plan::PlannedRow;
 use crate::apply::statement::Value;
+use crate::apply::table::Wire;
 use crate::row::Datum;
 
-/// `text`, the arrays' element type.
+/// `text`, the type of an array's elements that arrived as text.
 const TEXT_OID: u32 = 25;
 
-/// A stretch of COPY lines is cut when it has this many bytes.
+/// A stretch of what COPY reads is cut when it has this many bytes.
 const STRETCH: usize = 64 * 1024;
 
-/// A value that cannot be sent so: one in binary form.
+/// A value that did not arrive as its column does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotText;
+pub struct OtherFormat;
 
-/// What a parameter of a statement for these rows is, of which the statement is to touch `touched`.
+/// What the parameters of a statement for these rows are, of which the statement is to touch `touched`: one parameter's
+/// value for each row is an array in binary form.
 ///
 /// # Errors
-/// [`NotText`].
-pub fn parameter(rows: &[PlannedRow<'_>], touched: usize, value: Value) -> Result<Bytes, NotText> {
-    match value {
-        Value::Count => Ok(Bytes::copy_from_slice(&(touched as i64).to_be_bytes())),
-        Value::New(_) | Value::Old(_) => array(rows, value),
-    }
-}
-
-/// One parameter's value for each row, as a `text[]` in binary form (`array_recv` in arrayfuncs.c: dimensions, whether
-/// there are NULLs, element type; each dimension's length and lower bound; each element's length and bytes).
-///
-/// # Errors
-/// [`NotText`].
-fn array(rows: &[PlannedRow<'_>], value: Value) -> Result<Bytes, NotText> {
-    let length: usize =
-        rows.iter().map(|row| 4 + text(datum(row, value)).map_or(0, |text| text.map_or(0, <[u8]>::len))).sum();
-    let mut out = BytesMut::with_capacity(20 + length);
-    out.put_i32(1);
-    out.put_i32(1);
-    out.put_u32(TEXT_OID);
-    out.put_i32(rows.len() as i32);
-    out.put_i32(1);
+/// [`OtherFormat`].
+pub fn parameters(
+    rows: &[PlannedRow<'_>],
+    touched: usize,
+    values: &[(Value, Wire)],
+) -> Result<Vec<Bytes>, OtherFormat> {
+    let mut arrays: Vec<BytesMut> =
+        values.iter().map(|(value, wire)| array(*wire, rows.len(), datum(&rows[0], *value))).collect();
     for row in rows {
-        match text(datum(row, value))? {
-            None => out.put_i32(-1),
-            Some(text) => {
-                out.put_i32(text.len() as i32);
-                out.put_slice(text);
+        for (array, (value, wire)) in arrays.iter_mut().zip(values) {
+            match bytes(datum(row, *value), *wire)? {
+                None => array.put_i32(-1),
+                Some(bytes) => {
+                    array.put_i32(bytes.len() as i32);
+                    array.put_slice(bytes);
+                }
             }
         }
     }
-    Ok(out.freeze())
+    let count = Bytes::copy_from_slice(&(touched as i64).to_be_bytes());
+    let parameter = |(array, (value, _)): (BytesMut, &(Value, Wire))| match value {
+        Value::Count => count.clone(),
+        Value::New(_) | Value::Old(_) => array.freeze(),
+    };
+    Ok(arrays.into_iter().zip(values).map(parameter).collect())
+}
+
+/// The beginning of an array (`array_recv` in arrayfuncs.c: dimensions, whether there are NULLs, element type; each
+/// dimension's length and lower bound; then each element's length and bytes). Its values are as long as the first one,
+/// as far as can be told.
+fn array(wire: Wire, length: usize, first: Datum<'_>) -> BytesMut {
+    let size = match first {
+        Datum::Text(bytes) | Datum::Binary(bytes) => bytes.len(),
+        Datum::Null | Datum::Unchanged => 0,
+    };
+    let mut out = BytesMut::with_capacity(20 + length * (4 + size + size / 8));
+    out.put_i32(1);
+    out.put_i32(1);
+    out.put_u32(match wire {
+        Wire::Text => TEXT_OID,
+        Wire::Binary { oid, .. } => oid,
+    });
+    out.put_i32(length as i32);
+    out.put_i32(1);
+    out
 }
 
 fn datum<'a>(row: &PlannedRow<'a>, value: Value) -> Datum<'a> {
@@ -62,46 +79,95 @@ fn datum<'a>(row: &PlannedRow<'a>, value: Value) -> Datum<'a> {
     found.unwrap_or(Datum::Null)
 }
 
-fn text(datum: Datum<'_>) -> Result<Option<&[u8]>, NotText> {
-    match datum {
-        Datum::Text(text) => Ok(Some(text)),
-        Datum::Null | Datum::Unchanged => Ok(None),
-        Datum::Binary(_) => Err(NotText),
+fn bytes(datum: Datum<'_>, wire: Wire) -> Result<Option<&[u8]>, OtherFormat> {
+    match (datum, wire) {
+        (Datum::Text(bytes), Wire::Text) | (Datum::Binary(bytes), Wire::Binary { .. }) => Ok(Some(bytes)),
+        (Datum::Null | Datum::Unchanged, _) => Ok(None),
+        (Datum::Text(_), Wire::Binary { .. }) | (Datum::Binary(_), Wire::Text) => Err(OtherFormat),
     }
 }
 
 /// The new rows' values in these columns as lines of COPY's text format, in stretches that end with a line.
 ///
 /// # Errors
-/// [`NotText`].
-pub fn lines(rows: &[PlannedRow<'_>], columns: &[usize]) -> Result<Vec<Bytes>, NotText> {
-    let mut stretches = Vec::new();
-    let mut out = BytesMut::with_capacity(STRETCH + STRETCH / 4);
+/// [`OtherFormat`].
+pub fn lines(rows: &[PlannedRow<'_>], columns: &[usize]) -> Result<Vec<Bytes>, OtherFormat> {
+    let mut out = Stretches::default();
     for row in rows {
+        let line = out.tail();
         for (at, column) in columns.iter().enumerate() {
             if at > 0 {
-                out.put_u8(b'\t');
+                line.put_u8(b'\t');
             }
-            match text(datum(row, Value::New(*column)))? {
-                None => out.put_slice(b"\\N"),
-                Some(text) => escape(text, &mut out),
+            match bytes(datum(row, Value::New(*column)), Wire::Text)? {
+                None => line.put_slice(b"\\N"),
+                Some(text) => escape(text, line),
             }
         }
-        out.put_u8(b'\n');
-        if out.len() >= STRETCH {
-            stretches.push(std::mem::replace(&mut out, BytesMut::with_capacity(STRETCH + STRETCH / 4)).freeze());
+        line.put_u8(b'\n');
+    }
+    Ok(out.finish())
+}
+
+/// The new rows' values in these columns, all of which arrive in binary, in COPY's binary format (documentation of
+/// COPY, "Binary Format"), in stretches that end with a row.
+///
+/// # Errors
+/// [`OtherFormat`].
+pub fn tuples(rows: &[PlannedRow<'_>], columns: &[(usize, Wire)]) -> Result<Vec<Bytes>, OtherFormat> {
+    let mut out = Stretches::default();
+    let header = out.tail();
+    header.put_slice(b"PGCOPY\n\xff\r\n\0");
+    // No flags; no extension.
+    header.put_i32(0);
+    header.put_i32(0);
+    for row in rows {
+        let tuple = out.tail();
+        tuple.put_i16(columns.len() as i16);
+        for (column, wire) in columns {
+            match bytes(datum(row, Value::New(*column)), *wire)? {
+                None => tuple.put_i32(-1),
+                Some(value) => {
+                    tuple.put_i32(value.len() as i32);
+                    tuple.put_slice(value);
+                }
+            }
         }
     }
-    if !out.is_empty() {
-        stretches.push(out.freeze());
+    out.tail().put_i16(-1);
+    Ok(out.finish())
+}
+
+/// What COPY reads, as it is made.
+#[derive(Default)]
+struct Stretches {
+    full: Vec<Bytes>,
+    last: BytesMut,
+}
+
+impl Stretches {
+    /// Where the next row goes.
+    fn tail(&mut self) -> &mut BytesMut {
+        if self.last.len() >= STRETCH {
+            self.full.push(std::mem::take(&mut self.last).freeze());
+        }
+        if self.last.capacity() == 0 {
+            self.last.reserve(STRETCH + STRETCH / 4);
+        }
+        &mut self.last
     }
-    Ok(stretches)
+
+    fn finish(mut self) -> Vec<Bytes> {
+        if !self.last.is_empty() {
+            self.full.push(self.last.freeze());
+        }
+        self.full
+    }
 }
 
 /// As the documentation of COPY, "Text Format", has it: backslash, newline, carriage return and the delimiter.
 fn escape(mut text: &[u8], out: &mut BytesMut) {
-    let special = |byte: &u8| matches!(byte, b'\\' | b'\n' | b'\r' | b'\t');
-    while let Some(at) = text.iter().position(special) {
+    while let Some(at) = first_special(text) {
         out.put_slice(&text[..at]);
         out.put_u8(b'\\');
         out.put_u8(match text[at] {
@@ -113,6 +179,11 @@ fn escape(mut text: &[u8], out: &mut BytesMut) {
         text = &text[at + 1..];
     }
     out.put_slice(text);
+}
+
+fn first_special(text: &[u8]) -> Option<usize> {
+    let found = memchr::memchr3(b'\\', b'\n', b'\r', text);
+    memchr::memchr(b'\t', &text[..found.unwrap_or(text.len())]).or(found)
 }
 
 #[cfg(test)]
@@ -157,7 +228,7 @@ mod tests {
     fn an_array_is_what_array_recv_reads() {
         let rows = [row(&[Some("ab")]), row(&[None]), row(&[Some("")])];
         let planned: Vec<PlannedRow<'_>> = rows.iter().map(|row| PlannedRow { old: Some(row), new: None }).collect();
-        let array = array(&planned, Value::Old(0)).unwrap();
+        let array = parameters(&planned, 3, &[(Value::Old(0), Wire::Text)]).unwrap().remove(0);
         let header = [1, 1, 25, 3, 1].map(|field: i32| field.to_be_bytes()).concat();
         let elements = [&2i32.to_be_bytes()[..], b"ab", &(-1i32).to_be_bytes(), &0i32.to_be_bytes()].concat();
         assert_eq!(array, [header, elements].concat());

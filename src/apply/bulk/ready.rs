@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::encode::{self, NotText};
+use super::encode::{self, OtherFormat};
 use super::{COPY, Planned};
 use crate::apply::error::ApplyError;
 use crate::apply::exact::{ConflictPolicy, load};
 use crate::apply::flight::{Flight, Step};
 use crate::apply::plan::{Action, Group, Stage};
 use crate::apply::session::Session;
-use crate::apply::statement::{Many, Shape};
-use crate::apply::table::TargetTable;
+use crate::apply::statement::{Many, Shape, Value};
+use crate::apply::table::{TargetTable, Wire};
 use crate::change::{Change, Part};
 use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::PgError;
@@ -53,7 +53,7 @@ impl Ready {
     /// Puts every value of a plan in its place.
     ///
     /// # Errors
-    /// A table that has not been matched, or a value in binary form: mistakes of the program.
+    /// A table that has not been matched, or a value in another format than was announced: mistakes of the program.
     pub(super) fn new(planned: Planned<'_>, end: EndLsn, session: &Session) -> Result<Self, PgError> {
         let mut steps = Vec::new();
         for stage in &planned.stages {
@@ -91,9 +91,13 @@ impl Ready {
 
 fn group_rows(group: &Group<'_>, session: &Session) -> Result<Loaded, PgError> {
     let table = session.matched_table(group.relation)?;
-    if group.action == Action::Insert && group.rows.len() >= COPY {
-        let columns: Vec<usize> = table.written.iter().map(|column| column.index).collect();
-        let rows = Rows::Copy(encode::lines(&group.rows, &columns).map_err(binary)?);
+    if group.action == Action::Insert && group.rows.len() >= COPY && table.copies() {
+        let columns = table.written.iter().map(|column| column.index);
+        let data = match group.relation.binary {
+            false => encode::lines(&group.rows, &columns.collect::<Vec<_>>()),
+            true => encode::tuples(&group.rows, &columns.map(|at| (at, table.wire(at))).collect::<Vec<_>>()),
+        };
+        let rows = Rows::Copy(data.map_err(other_format)?);
         return Ok(Loaded::Group { table, rows });
     }
     let many = match &group.action {
@@ -107,8 +111,9 @@ fn group_rows(group: &Group<'_>, session: &Session) -> Result<Loaded, PgError> {
     };
     let touched = if group.action == Action::Absent { 0 } else { group.rows.len() };
     let values = session.values(&table, &Shape::Many(many.clone()));
-    let values = values.iter().map(|value| encode::parameter(&group.rows, touched, *value).map_err(binary));
-    let rows = Rows::Many(many, values.collect::<Result<_, _>>()?);
+    let values: Vec<(Value, Wire)> = values.iter().map(|value| (*value, wire(&table, *value))).collect();
+    let values = encode::parameters(&group.rows, touched, &values).map_err(other_format)?;
+    let rows = Rows::Many(many, values);
     Ok(Loaded::Group { table, rows })
 }
 
@@ -133,9 +138,17 @@ fn load_rows(flight: &mut Flight<'_>, table: &TargetTable, rows: &mut Rows, step
 
 fn copy_from(table: &TargetTable) -> Sql {
     let columns = Sql::join(table.written.iter().map(|column| &column.ident), ", ");
-    Sql::format("COPY {} ({}) FROM STDIN", &[&Sql::table(&table.info.name), &columns])
+    let format = Sql::new(if table.relation.binary { " WITH (FORMAT binary)" } else { "" });
+    Sql::format("COPY {} ({}) FROM STDIN{}", &[&Sql::table(&table.info.name), &columns, &format])
 }
 
-fn binary(_: NotText) -> PgError {
-    PgError::Usage { message: "a value in binary form where text was asked for".to_owned() }
+fn wire(table: &TargetTable, value: Value) -> Wire {
+    match value {
+        Value::New(index) | Value::Old(index) => table.wire(index),
+        Value::Count => Wire::Text,
+    }
+}
+
+fn other_format(_: OtherFormat) -> PgError {
+    PgError::Usage { message: "a value that is not in the format in which its column was announced".to_owned() }
 }

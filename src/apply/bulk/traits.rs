@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::apply::plan::{Identity, Traits};
-use crate::apply::table::TargetTable;
+use crate::apply::table::{TargetTable, Wire};
 use crate::relation::ReplicaIdentity;
 
 /// How a table's changes are applied.
@@ -33,7 +33,9 @@ pub fn manner(table: &TargetTable, replica_role: bool, foreign_keys: &[(u32, u32
     let writable = table.written.iter().all(|column| {
         // UPDATE cannot set an identity column, and only of one in the key is it known whether it has changed.
         let settable = !column.identity_always || table.is_key(column.index);
-        settable && table.column(column.index).read_from_text
+        let target = table.column(column.index);
+        let as_it_is = matches!(table.wire(column.index), Wire::Binary { oid, .. } if oid == target.base_type_oid);
+        settable && (as_it_is || target.read_from_text)
     });
     if !writable || table.written.is_empty() {
         return apart;

@@ -9,6 +9,7 @@
 //! where changed rows take unique values over from each other, the target may refuse the order: then the changes are
 //! applied one by one.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -128,10 +129,18 @@ fn parents_first(tables: Vec<Table<'_>>) -> Vec<Table<'_>> {
 fn by_key<'a>(relation: &'a Arc<Relation>, traits: &Traits, keyed: Keyed<'a>) -> Result<Sorted<'a>, Unplannable> {
     let (key, entries) = keyed.into_entries();
     let (mut deletes, mut absent, mut inserts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut plain = Vec::new();
     let mut updates: Vec<(Action, Vec<PlannedRow<'a>>)> = Vec::new();
-    let mut update = |action: Action, row| match updates.iter_mut().find(|(known, _)| *known == action) {
-        Some((_, rows)) => rows.push(row),
-        None => updates.push((action, vec![row])),
+    let mut update = |unset: Vec<u16>, rekey: bool, row| {
+        // Most are so.
+        if unset.is_empty() && !rekey {
+            return plain.push(row);
+        }
+        let action = Action::Update { unset, rekey };
+        match updates.iter_mut().find(|(known, _)| *known == action) {
+            Some((_, rows)) => rows.push(row),
+            None => updates.push((action, vec![row])),
+        }
     };
     for Entry { at, origin, last, replaced, displaced, .. } in entries {
         match (origin, last) {
@@ -154,15 +163,13 @@ fn by_key<'a>(relation: &'a Arc<Relation>, traits: &Traits, keyed: Keyed<'a>) ->
                 } else if rekey && (traits.referenced || !traits.rekeys) {
                     return Err(Unplannable::Keys);
                 } else {
-                    update(Action::Update { unset: new.unset(), rekey }, PlannedRow { old: origin, new: Some(new) });
+                    update(new.unset(), rekey, PlannedRow { old: origin, new: Some(new) });
                 }
             }
         }
     }
-    let sorted = |action, mut rows: Vec<PlannedRow<'a>>| {
-        sort(&key, &mut rows);
-        group(relation, action, rows)
-    };
+    let sorted = |action, rows| group(relation, action, sort(&key, rows));
+    updates.insert(0, (Action::Update { unset: Vec::new(), rekey: false }, plain));
     let changes = updates.into_iter().filter_map(|(action, rows)| sorted(action, rows)).collect();
     let mut arrivals: Vec<Group<'a>> = sorted(Action::Absent, absent).into_iter().collect();
     arrivals.extend(sorted(Action::Insert, inserts));
@@ -191,13 +198,30 @@ fn group<'a>(relation: &'a Arc<Relation>, action: Action, rows: Vec<PlannedRow<'
     (!rows.is_empty()).then_some(Group { relation, action, rows })
 }
 
-/// By key, so that neighbours in the index are met one after the other: shorter texts first, which orders numbers.
-fn sort(key: &[usize], rows: &mut [PlannedRow<'_>]) {
-    rows.sort_by(|one, other| key.iter().map(|at| place(one, *at)).cmp(key.iter().map(|at| place(other, *at))));
+/// By key, so that neighbours in the index are met one after the other: shorter values first, which orders numbers.
+/// What a key begins with is fetched once: the rows lie all over the memory.
+fn sort<'a>(key: &[usize], rows: Vec<PlannedRow<'a>>) -> Vec<PlannedRow<'a>> {
+    let place = |row: &PlannedRow<'a>| {
+        let found = row.old.or(row.new.as_ref().map(Merged::newest));
+        let value = bytes(key.first().and_then(|at| found?.get(*at)));
+        let mut head = [0; 8];
+        let length = value.len().min(head.len());
+        head[..length].copy_from_slice(&value[..length]);
+        (value.len(), u64::from_be_bytes(head))
+    };
+    let mut placed: Vec<((usize, u64), PlannedRow<'a>)> = rows.into_iter().map(|row| (place(&row), row)).collect();
+    let decided = key.len() == 1;
+    placed.sort_by(|(one, row), (other, next)| {
+        one.cmp(other).then_with(|| match decided && one.0 <= size_of::<u64>() {
+            true => Ordering::Equal,
+            false => whole(row, key).cmp(whole(next, key)),
+        })
+    });
+    placed.into_iter().map(|(_, row)| row).collect()
 }
 
-fn place<'a>(row: &PlannedRow<'a>, at: usize) -> (usize, &'a [u8]) {
+/// All of a row's key.
+fn whole<'a>(row: &PlannedRow<'a>, key: &[usize]) -> impl Iterator<Item = (usize, &'a [u8])> {
     let row = row.old.or(row.new.as_ref().map(Merged::newest));
-    let value = bytes(row.and_then(|row| row.get(at)));
-    (value.len(), value)
+    key.iter().map(move |at| bytes(row.and_then(|row| row.get(*at)))).map(|value| (value.len(), value))
 }

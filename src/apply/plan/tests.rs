@@ -47,7 +47,13 @@ fn relation(id: u32, columns: usize, identity: ReplicaIdentity) -> Arc<Relation>
         is_key: at == 0 || identity == ReplicaIdentity::Full,
     };
     let columns = (0..columns).map(column).collect();
-    Arc::new(Relation { id: RelationId(id), name: TableName::new("s", format!("t{id}")), identity, columns })
+    Arc::new(Relation {
+        id: RelationId(id),
+        name: TableName::new("s", format!("t{id}")),
+        identity,
+        columns,
+        binary: false,
+    })
 }
 
 fn keyed() -> Traits {

@@ -26,11 +26,11 @@ fn equal(table: &TargetTable, index: usize, value: Value, operator: &Sql, params
     let ident = Sql::ident(&column.name);
     match &column.enum_below {
         Some(below) => {
-            let place = params.add(value, Type::below(column));
+            let place = params.add(value, Type::below(table, index));
             Sql::format("t.{}::{} {} {}", &[&ident, below, operator, &place])
         }
         None => {
-            let place = params.add(value, Type::of(column));
+            let place = params.add(value, Type::of(table, index));
             Sql::format("t.{} {} {}", &[&ident, operator, &place])
         }
     }
@@ -58,14 +58,14 @@ fn condition(table: &TargetTable, term: &Term, params: &mut Params) -> Sql {
     match &term.test {
         Test::Equal(operator) => equal(table, term.index, value, operator, params),
         Test::NotDistinct => {
-            let place = params.add(value, Type::of(table.column(term.index)));
+            let place = params.add(value, Type::of(table, term.index));
             Sql::format("t.{} IS NOT DISTINCT FROM {}", &[&term.ident, &place])
         }
         // format() uses the output function, as the source did. "IS NOT DISTINCT FROM NULL" is true only for NULL
         // itself and needs no equality operator (parse_expr.c, transformAExprDistinct); "IS NULL" would also be true
         // for a composite of NULLs. The text has the column's collation, under which other text may be equal.
         Test::SameText => {
-            let place = params.add(value, Type::TEXT);
+            let place = params.add(value, Type::text(table, term.index));
             Sql::format(
                 "CASE WHEN t.{} IS NOT DISTINCT FROM NULL THEN {} IS NULL
                       ELSE format('%s', t.{}) COLLATE pg_catalog.\"C\" = {} END",

@@ -110,7 +110,7 @@ fn delete_equal(table: &TargetTable) -> Sql {
 
 /// A given old row's text.
 fn whole(table: &TargetTable, params: &mut Params) -> Sql {
-    let value = |index| params.add(Value::Old(index), Type::of(table.column(index)));
+    let value = |index| params.add(Value::Old(index), Type::of(table, index));
     row_text(table.locator.iter().map(|term| term.index).map(value).collect())
 }
 

@@ -18,7 +18,7 @@ fn table(identity: ReplicaIdentity, indexed: bool, identity_always: bool) -> Tar
         is_key: name == "id" || identity == ReplicaIdentity::Full,
     });
     let name = TableName::new("s", "t");
-    let relation = Relation { id: RelationId(1), name: name.clone(), identity, columns: columns.into() };
+    let relation = Relation { id: RelationId(1), name: name.clone(), identity, columns: columns.into(), binary: false };
     let columns = names.map(|(name, type_oid)| ColumnInfo {
         enum_below: None,
         name: name.to_owned(),

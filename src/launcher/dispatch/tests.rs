@@ -94,6 +94,7 @@ impl World {
             name: TableName::new("s", "t"),
             identity: ReplicaIdentity::Default,
             columns: vec![column],
+            binary: false,
         };
         let targets = (0..LANES).map(|_| target()).collect();
         let dispatcher = Dispatcher::new(board, LANES, 25);
@@ -117,7 +118,7 @@ impl World {
         let (refused, refusal) = oneshot::channel();
         target.refused = Some(refusal);
         let (stored, last) = (target.stored, target.last);
-        let attach = Attach { id: TargetId(lane), sender, stored, last, route, refused };
+        let attach = Attach { id: TargetId(lane), sender, stored, last, route, text_only: false, refused };
         if self.dispatcher.command(Command::Attach(Box::new(attach))) || !self.session {
             self.reconnect();
         }
