@@ -91,4 +91,6 @@ pub use job::{CopyJob, CopyObserver, CopyProgress, CopyScope, CopySettings, Exis
 pub use order::{Cycle, ForeignKey, closure, waves};
 pub use pending::pending;
 pub use preflight::{Finding, Weight, check, preflight};
+pub use pump::{PumpError, pump};
+pub use snapshot::{ReadError, Reading};
 pub use state::{CopyState, TableState};

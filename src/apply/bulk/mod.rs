@@ -15,7 +15,7 @@
 //! a conflict, which exact apply knows how to mend and report.
 
 pub mod bench;
-mod encode;
+pub mod encode;
 mod fly;
 mod ready;
 pub mod traits;

@@ -90,8 +90,7 @@ mod tests {
 
     use super::*;
     use crate::postgres::conninfo::Environment;
-    use crate::postgres::transport::Address;
-    use crate::postgres::wire::{Canceller, Purpose, Running};
+    use crate::postgres::wire::Purpose;
     use crate::postgres::{Client, ConnectOptions, WireReader, WireWriter};
 
     /// Never run: that it compiles says that connections and what they do may move between threads.
@@ -136,15 +135,8 @@ mod tests {
             far
         });
         let options = ConnectOptions::resolve("host=/nowhere", &Environment::bare("u")).unwrap();
-        let canceller = Canceller::new(options, Address::Unix("/nowhere".into()), None, "test".into());
-        let mut connection = WireConnection {
-            reader: WireReader::new(near, "test"),
-            writer: WireWriter::new(Holding(held), "test"),
-            server_version: 150_000,
-            peer: "test".into(),
-            canceller,
-            running: Running::Nothing,
-        };
+        let (reader, writer) = (WireReader::new(near, "test"), WireWriter::new(Holding(held), "test"));
+        let mut connection = WireConnection::over(reader, writer, 150_000, options);
         connection.writer.buffer().extend_from_slice(b"a flight");
         let mut rows = 0;
         let exchanged = connection.exchange(|frame| {

@@ -33,7 +33,7 @@ pub use self::copy::Answer;
 pub use self::exchange::Progress;
 pub use self::reader::WireReader;
 pub use self::writer::WireWriter;
-use super::transport::{self, Dialect, Opened, Session, Target};
+use super::transport::{self, Address, Dialect, Opened, Session, Target};
 use super::{ConnectOptions, PgError, session};
 use crate::sql::Sql;
 
@@ -110,6 +110,14 @@ impl WireConnection {
     /// [`PgError::Connect`]: which server, which step, why, and what to do.
     pub async fn connect(options: &ConnectOptions, application_name: &str, purpose: Purpose) -> Result<Self, PgError> {
         transport::connect(options, &WireDialect { application_name, purpose }).await
+    }
+
+    /// A connection over streams on which everything that [`Self::connect`] does is done, as streams in memory: nothing
+    /// is sent for it, and nothing awaited. Its statements cannot be cancelled, whatever server `options` name.
+    pub fn over(reader: WireReader, writer: WireWriter, server_version: u32, options: ConnectOptions) -> Self {
+        let peer: Arc<str> = reader.peer().into();
+        let canceller = Canceller::new(options, Address::Unix("/nowhere".into()), None, peer.clone());
+        Self { reader, writer, server_version, peer, canceller, running: Running::Nothing }
     }
 
     /// `server_version_num`.
