@@ -1,11 +1,11 @@
 //! From groups of rows to the parameters of their statement, and to lines of COPY.
 
-use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use walferry::apply::bulk::encode;
-use walferry::apply::plan::{Group, PlannedRow, Stage};
+use walferry::apply::plan::{Group, Stage};
 use walferry::apply::statement::Value;
+use walferry::apply::table::Wire;
 use walferry::change::Part;
 
 use crate::cases::{CASES, Case, Operation, ROWS, Shape};
@@ -15,7 +15,7 @@ use crate::plan::{plan, traits};
 fn parameters(bencher: Bencher, case: Case) {
     let (part, values) = (case.part(), values(case));
     let group = group(case, &part);
-    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| all_parameters(&group.rows, &values));
+    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| encode::parameters(&group.rows, ROWS, &values));
 }
 
 #[divan::bench(args = Shape::ALL)]
@@ -27,11 +27,6 @@ fn copy_lines(bencher: Bencher, shape: Shape) {
     bencher.counter(ItemsCount::new(ROWS)).bench_local(|| encode::lines(&group.rows, &columns));
 }
 
-fn all_parameters(rows: &[PlannedRow<'_>], values: &[Value]) -> Vec<Bytes> {
-    let parameter = |value: &Value| encode::parameter(rows, rows.len(), *value).expect("text");
-    values.iter().map(parameter).collect()
-}
-
 /// The one group that the case's rows come to.
 fn group(case: Case, part: &Part) -> Group<'_> {
     match plan(&part.changes, &traits(case)).pop() {
@@ -41,10 +36,10 @@ fn group(case: Case, part: &Part) -> Group<'_> {
 }
 
 /// The parameters of the case's statement.
-fn values(case: Case) -> Vec<Value> {
+fn values(case: Case) -> Vec<(Value, Wire)> {
     let columns = case.shape.columns().len();
     let key = || std::iter::once(Value::Old(0));
-    match case.operation {
+    let values: Vec<Value> = match case.operation {
         Operation::Insert => (0..columns).map(Value::New).collect(),
         Operation::Update => key().chain((1..columns).map(Value::New)).chain([Value::Count]).collect(),
         Operation::UpdateToast => key().chain((1..columns - 1).map(Value::New)).chain([Value::Count]).collect(),
@@ -52,5 +47,6 @@ fn values(case: Case) -> Vec<Value> {
             (0..columns).map(Value::Old).chain((0..columns).map(Value::New)).chain([Value::Count]).collect()
         }
         Operation::Delete => key().chain([Value::Count]).collect(),
-    }
+    };
+    values.into_iter().map(|value| (value, Wire::Text)).collect()
 }

@@ -1,9 +1,10 @@
 //! Text or binary: the format in which a session's values are asked for. Pure.
 //!
 //! In: what is published, and what may read it. Out: the option `binary` of START_REPLICATION, which holds for the
-//! whole stream. Binary saves the source the output functions and the targets the input functions; but where one published
-//! column's type means the same in binary on the source only ([`crate::postgres::binary`]), all values come as text. So
-//! do they where a column is an array: many rows' values travel as arrays, and PostgreSQL has no arrays of arrays.
+//! whole stream. Binary saves the source the output functions and the targets the input functions; but where one
+//! published column's type means the same in binary on the source only ([`crate::postgres::binary`]), all values come
+//! as text. So do they where a column is an array: many rows' values travel as arrays, and PostgreSQL has no arrays of
+//! arrays.
 //!
 //! What is published may be another thing than what was when the changes were made. So each table that the stream
 //! announces is looked at, and the first one that does not fit makes a text session of it, for as long as the daemon

@@ -5,9 +5,9 @@
 //!
 //! # Values that arrive as text
 //! Of one row a parameter has the column's type. Of many the array's elements are texts whatever the type is, cast to
-//! it where they are spread: text that is cast goes by the type's input function, as a parameter of that type does, unless
-//! `pg_cast` has a function of its own for it ([`crate::postgres::catalog::ColumnInfo::read_from_text`]). So a column
-//! whose type is an array needs no array of arrays, which PostgreSQL would flatten.
+//! it where they are spread: text that is cast goes by the type's input function, as a parameter of that type does,
+//! unless `pg_cast` has a function of its own for it ([`crate::postgres::catalog::ColumnInfo::read_from_text`]). So a
+//! column whose type is an array needs no array of arrays, which PostgreSQL would flatten.
 //!
 //! # Values that arrive in binary
 //! A parameter has the source's type, or is an array of it. Where the target's column is of another, the value is made
