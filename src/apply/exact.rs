@@ -265,20 +265,24 @@ impl Applier {
     /// Matches every table the parts name.
     pub(super) async fn resolve(&mut self, parts: &[Arc<Part>]) -> Result<(), ApplyError> {
         let mut last: Option<&Arc<Relation>> = None;
+        let mut unknown: Vec<(&Arc<Relation>, Lsn)> = Vec::new();
         for part in parts {
             part.changes.iter().try_for_each(|change| believable(change, part))?;
             for relation in part.changes.iter().flat_map(relations) {
                 if last.is_some_and(|last| Arc::ptr_eq(last, relation)) {
                     continue;
                 }
+                last = Some(relation);
                 if !self.copied.contains(&relation.name) {
                     return Err(ApplyError::NewTable(relation.name.clone()));
                 }
-                self.session.table(relation, position(part)).await?;
-                last = Some(relation);
+                let noted = || unknown.iter().any(|(noted, _)| Arc::ptr_eq(noted, relation));
+                if !self.session.has_met(relation) && !noted() {
+                    unknown.push((relation, position(part)));
+                }
             }
         }
-        Ok(())
+        self.session.meet(&unknown).await
     }
 
     /// Whether a refusal may be met in smaller steps; the error if not, as when it is of the progress row.

@@ -4,7 +4,7 @@
 //! Nothing in here survives a reconnect; a data error throws away the tables and statements too, so that what was
 //! mended on the target in the meantime is seen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use super::error::ApplyError;
 use super::statement::{self, Shape, Statement, Value};
 use super::table::{Difference, TargetTable};
 use crate::lsn::Lsn;
+use crate::postgres::catalog::TableInfo;
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, ConnectOptions, PgError, WireConnection, catalog};
 use crate::relation::{Displayed, Relation, RelationId, TableName};
@@ -52,6 +53,8 @@ pub struct Session {
     tables: HashMap<RelationId, Vec<Matched>>,
     /// What the tables were on the server when they were last seen: one that is renamed is told from one that is gone.
     oids: HashMap<TableName, u32>,
+    /// What the catalogue has just said of tables that are matched now.
+    looked_up: HashMap<TableName, TableInfo>,
     /// The target's foreign keys, where they are checked, as last seen.
     foreign_keys: Option<Vec<(u32, u32)>>,
     prepared: usize,
@@ -114,6 +117,7 @@ impl Session {
             broken: false,
             tables: HashMap::new(),
             oids: HashMap::new(),
+            looked_up: HashMap::new(),
             foreign_keys: None,
             prepared: 0,
             frames: HashMap::new(),
@@ -135,6 +139,24 @@ impl Session {
         self.oids = std::mem::take(&mut earlier.oids);
     }
 
+    /// Asks for tables as [`Self::table`] does, and the catalogue about all of them at once.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn meet(&mut self, relations: &[(&Arc<Relation>, Lsn)]) -> Result<(), ApplyError> {
+        let unmatched = relations.iter().filter(|(relation, _)| self.known(relation).is_none());
+        // Two versions of a table have one name.
+        let names: BTreeSet<&TableName> = unmatched.map(|(relation, _)| &relation.name).collect();
+        self.looked_up = match names.len() {
+            0 | 1 => HashMap::new(),
+            _ => catalog::tables(&self.client, &Vec::from_iter(names)).await?,
+        };
+        for (relation, lsn) in relations {
+            self.table(relation, *lsn).await?;
+        }
+        Ok(())
+    }
+
     /// The target's side of a relation, matched now if it is not known yet or has changed.
     ///
     /// # Errors
@@ -151,6 +173,12 @@ impl Session {
         let matched = Matched { announced, table: Arc::clone(&table), manner, statements: HashMap::new() };
         self.tables.entry(relation.id).or_default().push(matched);
         Ok(table)
+    }
+
+    /// Whether [`Self::table`] was asked for this relation as it is announced now.
+    pub fn has_met(&self, relation: &Arc<Relation>) -> bool {
+        let mut versions = self.tables.get(&relation.id).into_iter().flatten().rev();
+        versions.any(|matched| Arc::ptr_eq(&matched.announced, relation))
     }
 
     /// The target's side of this version of a relation, if it has been matched: the rows of a version have its columns.
@@ -188,7 +216,11 @@ impl Session {
     async fn match_table(&mut self, relation: &Arc<Relation>, lsn: Lsn) -> Result<TargetTable, ApplyError> {
         let schema =
             |problem: String, hint: String| ApplyError::Schema { table: relation.name.clone(), problem, lsn, hint };
-        let Some(info) = catalog::table(&self.client, &relation.name).await? else {
+        let looked_up = match self.looked_up.remove(&relation.name) {
+            None => catalog::tables(&self.client, &[&relation.name]).await?.remove(&relation.name),
+            found => found,
+        };
+        let Some(info) = looked_up else {
             let moved = match self.oids.get(&relation.name) {
                 Some(oid) => catalog::name(&self.client, *oid).await?,
                 None => None,
@@ -277,6 +309,7 @@ impl Session {
     /// As [`WireConnection::query`].
     pub async fn forget(&mut self) -> Result<(), PgError> {
         self.tables.clear();
+        self.looked_up.clear();
         self.foreign_keys = None;
         self.forget_statements().await
     }

@@ -1,4 +1,4 @@
-//! What a server's catalogue says about one table: in goes a name, out comes what apply must know to write to it.
+//! What a server's catalogue says about tables: in go names, out comes what apply must know to write to them.
 
 use super::{Client, PgError};
 use std::collections::HashMap;
@@ -80,7 +80,7 @@ impl TableInfo {
     }
 }
 
-const TABLE: Sql = Sql::new(
+const TABLES: Sql = Sql::new(
     "SELECT c.oid, c.relkind = 'p',
             EXISTS (SELECT FROM pg_constraint f WHERE f.conrelid = c.oid AND f.contype = 'f'
                     AND f.confdeltype IN ('c', 'n', 'd')),
@@ -88,8 +88,10 @@ const TABLE: Sql = Sql::new(
                     AND f.confupdtype IN ('c', 'n', 'd')),
             EXISTS (SELECT FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f'
                     AND f.confdeltype IN ('c', 'n', 'd')),
-            '{O,A}' && acts.modes, '{R,A}' && acts.modes
-     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            '{O,A}' && acts.modes, '{R,A}' && acts.modes, wanted.number
+     FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (schema, name, number)
+     JOIN pg_namespace n ON n.nspname = wanted.schema
+     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name
      CROSS JOIN LATERAL (
          WITH whole(oid) AS (SELECT c.oid UNION SELECT relid::oid FROM pg_partition_tree(c.oid::regclass))
          SELECT ARRAY(
@@ -97,37 +99,38 @@ const TABLE: Sql = Sql::new(
              UNION
              SELECT r.ev_enabled::text FROM pg_rewrite r JOIN whole ON whole.oid = r.ev_class WHERE r.ev_type <> '1')
      ) AS acts(modes)
-     WHERE n.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
+     WHERE c.relkind IN ('r', 'p')",
 );
 
 const COLUMNS: Sql = Sql::new(
-    "WITH RECURSIVE base(attnum, typid) AS (
-         SELECT a.attnum, a.atttypid FROM pg_attribute a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    "WITH RECURSIVE base(relid, attnum, typid) AS (
+         SELECT a.attrelid, a.attnum, a.atttypid FROM pg_attribute a
+         WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
          UNION ALL
-         SELECT b.attnum, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typid AND t.typtype = 'd'
+         SELECT b.relid, b.attnum, t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.typid AND t.typtype = 'd'
      )
      SELECT a.attname::text, a.atttypid, b.typid, a.attgenerated <> '', a.attidentity = 'a',
             coalesce(NOT l.collisdeterministic, false),
             t.typtype = 'e' AND a.atttypid <> t.oid, n.nspname::text, t.typname::text,
             own_n.nspname::text, own.typname::text,
             NOT EXISTS (SELECT FROM pg_cast k WHERE k.castsource = 'text'::regtype AND k.casttarget = t.oid
-                        AND k.castmethod = 'f')
+                        AND k.castmethod = 'f'), a.attrelid
      FROM pg_attribute a
-     JOIN base b ON b.attnum = a.attnum
+     JOIN base b ON b.relid = a.attrelid AND b.attnum = a.attnum
      JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
      JOIN pg_namespace n ON n.oid = t.typnamespace
      JOIN pg_type own ON own.oid = a.atttypid
      JOIN pg_namespace own_n ON own_n.oid = own.typnamespace
      LEFT JOIN pg_collation l ON l.oid = a.attcollation
-     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
-     ORDER BY a.attnum",
+     WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
+     ORDER BY a.attrelid, a.attnum",
 );
 
 // Strategy 3 of btree is equality (docs: Index Methods and Operator Classes). A unique index over another access
 // method (PostgreSQL 18's WITHOUT OVERLAPS) has no such row and drops out.
 const UNIQUE: Sql = Sql::new(
     "SELECT i.indexrelid, x.relname::text, i.indisprimary, NOT i.indimmediate,
-            a.attname::text, a.attnotnull, o.oprname::text, n.nspname::text, i.indnkeyatts::int
+            a.attname::text, a.attnotnull, o.oprname::text, n.nspname::text, i.indnkeyatts::int, i.indrelid
      FROM pg_index i
      JOIN pg_class x ON x.oid = i.indexrelid
      CROSS JOIN LATERAL generate_series(0, i.indnkeyatts - 1) AS k
@@ -138,31 +141,44 @@ const UNIQUE: Sql = Sql::new(
      JOIN pg_am am ON am.oid = x.relam AND am.amname = 'btree'
      JOIN pg_operator o ON o.oid = m.amopopr
      JOIN pg_namespace n ON n.oid = o.oprnamespace
-     WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
-     ORDER BY i.indisprimary DESC, i.indexrelid, k",
+     WHERE i.indrelid = ANY ($1) AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+     ORDER BY i.indrelid, i.indisprimary DESC, i.indexrelid, k",
 );
 
-/// The table of that name; `None` when there is none (or what has the name is no table).
+/// Those of these tables, each named once, that there are (what has the name and is no table is left out), with three
+/// questions whatever their number.
 ///
 /// # Errors
 /// As [`Client::query`].
-pub async fn table(client: &Client, name: &TableName) -> Result<Option<TableInfo>, PgError> {
-    let Some(found) = client.query_opt(&TABLE, &[&name.schema, &name.name]).await? else { return Ok(None) };
-    let oid: u32 = found.get(0);
-    let columns = client.query(&COLUMNS, &[&oid]).await?;
-    let columns = columns.iter().map(column).collect();
-    Ok(Some(TableInfo {
-        name: name.clone(),
-        oid,
-        partitioned: found.get(1),
-        columns,
-        unique: unique_indexes(client, oid).await?,
-        cascaded: found.get(2),
-        rekeyed: found.get(3),
-        referenced: found.get(4),
-        fires: found.get(5),
-        fires_as_replica: found.get(6),
-    }))
+pub async fn tables(client: &Client, names: &[&TableName]) -> Result<HashMap<TableName, TableInfo>, PgError> {
+    let (schemas, relations): (Vec<&str>, Vec<&str>) =
+        names.iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
+    let found = client.query(&TABLES, &[&schemas, &relations]).await?;
+    let oids: Vec<u32> = found.iter().map(|row| row.get(0)).collect();
+    let mut columns: HashMap<u32, Vec<ColumnInfo>> = HashMap::new();
+    for row in client.query(&COLUMNS, &[&oids]).await? {
+        columns.entry(row.get(12)).or_default().push(column(&row));
+    }
+    let mut unique = unique_indexes(client, &oids).await?;
+    let mut tables = HashMap::new();
+    for row in found {
+        let (oid, number): (u32, i64) = (row.get(0), row.get(7));
+        let Some(name) = usize::try_from(number - 1).ok().and_then(|at| names.get(at)) else { continue };
+        let info = TableInfo {
+            name: TableName::clone(name),
+            oid,
+            partitioned: row.get(1),
+            columns: columns.remove(&oid).unwrap_or_default(),
+            unique: unique.remove(&oid).unwrap_or_default(),
+            cascaded: row.get(2),
+            rekeyed: row.get(3),
+            referenced: row.get(4),
+            fires: row.get(5),
+            fires_as_replica: row.get(6),
+        };
+        tables.insert(info.name.clone(), info);
+    }
+    Ok(tables)
 }
 
 /// A row of [`COLUMNS`].
@@ -193,11 +209,17 @@ pub async fn foreign_keys(client: &Client) -> Result<Vec<(u32, u32)>, PgError> {
     Ok(client.query(&keys, &[]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-async fn unique_indexes(client: &Client, table: u32) -> Result<Vec<UniqueIndex>, PgError> {
-    let mut indexes: Vec<(u32, i32, UniqueIndex)> = Vec::new();
-    for row in client.query(&UNIQUE, &[&table]).await? {
+async fn unique_indexes(client: &Client, tables: &[u32]) -> Result<HashMap<u32, Vec<UniqueIndex>>, PgError> {
+    struct Found {
+        table: u32,
+        id: u32,
+        keys: i32,
+        index: UniqueIndex,
+    }
+    let mut indexes: Vec<Found> = Vec::new();
+    for row in client.query(&UNIQUE, &[&tables]).await? {
         let id: u32 = row.get(0);
-        if indexes.last().is_none_or(|(last, ..)| *last != id) {
+        if indexes.last().is_none_or(|last| last.id != id) {
             let index = UniqueIndex {
                 name: row.get(1),
                 columns: Vec::new(),
@@ -205,17 +227,21 @@ async fn unique_indexes(client: &Client, table: u32) -> Result<Vec<UniqueIndex>,
                 deferrable: row.get(3),
                 not_null: true,
             };
-            indexes.push((id, row.get(8), index));
+            indexes.push(Found { table: row.get(9), id, keys: row.get(8), index });
         }
-        if let Some((_, _, index)) = indexes.last_mut() {
+        if let Some(Found { index, .. }) = indexes.last_mut() {
             let operator = operator(row.get(7), row.get(6));
             index.columns.push((row.get(4), operator));
             index.not_null &= row.get::<_, bool>(5);
         }
     }
     // An index with a key column whose operator was not found cannot be used to find a row.
-    let complete = |(_, keys, index): (u32, i32, UniqueIndex)| (index.columns.len() == keys as usize).then_some(index);
-    Ok(indexes.into_iter().filter_map(complete).collect())
+    indexes.retain(|found| found.index.columns.len() == found.keys as usize);
+    let mut of: HashMap<u32, Vec<UniqueIndex>> = HashMap::new();
+    for found in indexes {
+        of.entry(found.table).or_default().push(found.index);
+    }
+    Ok(of)
 }
 
 /// `OPERATOR("schema".=)`. An operator's name cannot be quoted and consists of operator characters only.
