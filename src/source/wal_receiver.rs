@@ -278,7 +278,7 @@ impl WalReceiver {
                 match &received {
                     Received::Data { start, wal_end, payload } => {
                         self.shared.advance((*start).max(*wal_end).as_u64());
-                        self.pace.sent(clock, begun(payload));
+                        self.pace.sent(payload.len(), clock, begun(payload));
                     }
                     Received::Keepalive { wal_end, reply_requested } => {
                         self.shared.advance(wal_end.as_u64());
