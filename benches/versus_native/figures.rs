@@ -41,19 +41,12 @@ pub fn daemon_memory<R>(rounds: &[R], usage: impl Fn(&R) -> Usage) -> Option<u64
 }
 
 impl Drained {
-    /// Processor time of the walsenders with walferry, as a part of that with native.
-    pub fn walsender_ratio(&self) -> Option<f64> {
-        over(&self.rounds, |round| {
-            Some(round.walferry.usage.walsender_cpu? / positive(round.native.usage.walsender_cpu?)?)
-        })
+    /// Seconds of processor time of one kind of process. What has as much of it as the drain took is what it waited for.
+    pub fn cpu(&self, way: Way, of: impl Fn(Usage) -> Option<f64>) -> Option<f64> {
+        over(&self.rounds, |round| of(round.of(way).usage))
     }
 
-    /// Microseconds of processor time of all processes that replicate, for each change that reached a target.
-    pub fn micros(&self, way: Way) -> Option<f64> {
-        over(&self.rounds, |round| Some(round.of(way).usage.cpu()? * 1e6 / self.arrived()))
-    }
-
-    /// The same of the daemon alone.
+    /// Microseconds of processor time of the daemon for each change that reached a target.
     pub fn daemon_micros(&self) -> Option<f64> {
         over(&self.rounds, |round| Some(round.walferry.usage.daemon_cpu? * 1e6 / self.arrived()))
     }

@@ -40,9 +40,9 @@ fn drains(all: &[Drained]) -> String {
         "native rows/s",
         "walferry rows/s",
         "× native",
-        "walsender cpu ×",
-        "all cpu per row",
-        "daemon's",
+        "walsender cpu s",
+        "target cpu s",
+        "daemon cpu per row",
         "its memory",
     ];
     table(&header, &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], all.iter().map(drain))
@@ -63,11 +63,17 @@ fn drain(drained: &Drained) -> Vec<String> {
         rate(native),
         rate(walferry),
         shown(speed(&drained.rounds, |round| (round.native.seconds, round.walferry.seconds)), 2),
-        shown(drained.walsender_ratio(), 2),
-        format!("{} → {} µs", shown(drained.micros(native), 1), shown(drained.micros(walferry), 1)),
+        from_to(&|way| drained.cpu(way, |usage| usage.walsender_cpu)),
+        from_to(&|way| drained.cpu(way, |usage| usage.target_cpu)),
         shown(drained.daemon_micros(), 2) + " µs",
         daemon_memory(&drained.rounds, |round| round.walferry.usage).map_or_else(|| "-".to_owned(), size),
     ]
+}
+
+/// `3.05 → 1.17`: native's, and walferry's.
+fn from_to(figure: &dyn Fn(Way) -> Option<f64>) -> String {
+    let [native, walferry] = Way::BOTH;
+    format!("{} → {}", shown(figure(native), 2), shown(figure(walferry), 2))
 }
 
 fn lags(all: &[Lags]) -> String {

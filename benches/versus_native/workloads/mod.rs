@@ -78,17 +78,17 @@ const NO_KEY: &str = include_str!("w10_no_key.sql");
 
 /// In the order in which they are measured.
 pub const ALL: &[Workload] = &[
-    Workload::new("W1", "TPC-B as pgbench's", TPCB, (400_000, 80_000), Of(4)),
-    Workload::new("W2", "single-row insert transactions", INSERTS, (300_000, 50_000), Of(1)),
+    Workload::new("W1", "TPC-B as pgbench's", TPCB, (800_000, 80_000), Of(4)),
+    Workload::new("W2", "single-row insert transactions", INSERTS, (600_000, 50_000), Of(1)),
     Workload::new("W3", "narrow inserts in one transaction", BULK_INSERT, (1_000_000, 200_000), OfAll),
-    Workload::new("W4", "random updates by key, 10 columns", UPDATES, (300_000, 50_000), Of(10)),
-    Workload::new("W5", "deletes by key", DELETES, (500_000, 100_000), Of(10)),
+    Workload::new("W4", "random updates by key, 10 columns", UPDATES, (600_000, 50_000), Of(10)),
+    Workload::new("W5", "deletes by key", DELETES, (1_000_000, 100_000), Of(10)),
     Workload::new("W6", "wide rows of JSON and text", WIDE, (40_000, 8_000), Of(10)),
     // How values are stored is the operator's choice; native's workers take no such setting.
     Workload::new("W6-lz4", "the same, walferry with lz4 for TOAST", WIDE, (40_000, 8_000), Of(10))
         .with("-c default_toast_compression=lz4"),
-    Workload::new("W7", "mixed changes over 100 tables", MANY_TABLES, (300_000, 50_000), Of(10)),
-    Workload::new("W8", "updates of 100 hot keys", HOT_KEYS, (200_000, 50_000), Of(1)),
+    Workload::new("W7", "mixed changes over 100 tables", MANY_TABLES, (600_000, 50_000), Of(10)),
+    Workload::new("W8", "updates of 100 hot keys", HOT_KEYS, (500_000, 50_000), Of(1)),
     Workload::new("W9", "updates in one transaction", BULK_UPDATE, (3_000_000, 1_000_000), OfAll),
     Workload::new("W10", "REPLICA IDENTITY FULL, no index", NO_KEY, (5_000, 2_000), Of(10)),
     Workload::new("targets8", "W1 to eight targets at once", TPCB, (100_000, 20_000), Of(4)).to(8),
