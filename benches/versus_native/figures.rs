@@ -41,7 +41,8 @@ pub fn daemon_memory<R>(rounds: &[R], usage: impl Fn(&R) -> Usage) -> Option<u64
 }
 
 impl Drained {
-    /// Seconds of processor time of one kind of process. What has as much of it as the drain took is what it waited for.
+    /// Seconds of processor time of one kind of process. What has as much of it as the drain took is what it waited
+    /// for.
     pub fn cpu(&self, way: Way, of: impl Fn(Usage) -> Option<f64>) -> Option<f64> {
         over(&self.rounds, |round| of(round.of(way).usage))
     }
