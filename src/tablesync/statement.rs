@@ -4,6 +4,8 @@
 //! format is named on both sides ([`Format::of`]), so that a changed default cannot make them differ; columns are named
 //! on both sides, so that their order may differ.
 
+use std::collections::BTreeMap;
+
 use super::partition::BlockRange;
 use super::target_tables::Kind;
 use crate::relation::TableName;
@@ -67,14 +69,14 @@ pub fn copy_in(table: &TableName, columns: &[String]) -> Sql {
 
 /// At the target: holds the columns' types as they are, and gives `t` if they are these (names with
 /// `pg_attribute.atttypid`). Text that does not fit its type is refused; bytes may be taken for something else.
-pub fn hold_types(table: &TableName, oid: u32, types: &[(String, u32)]) -> Sql {
-    let pair = |(name, oid): &(String, u32)| Sql::format("({}, {})", &[&Sql::literal(name), &Sql::number(*oid)]);
-    let pairs: Vec<Sql> = types.iter().map(pair).collect();
-    let count = i64::try_from(types.len()).expect("a table has at most 1,600 columns");
+pub fn hold_types(table: &TableName, oid: u32, types: &BTreeMap<&str, u32>) -> Sql {
+    // Names compare by their bytes there too (type name has collation "C" since PostgreSQL 12).
+    let names: Vec<Sql> = types.keys().map(|name| Sql::literal(name)).collect();
+    let oids: Vec<Sql> = types.values().map(|oid| Sql::number(*oid)).collect();
     Sql::format(
-        "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; SELECT count(*) = {} FROM pg_attribute \
-         WHERE attrelid = {} AND (attname, atttypid) IN ({})",
-        &[&Sql::table(table), &Sql::number(count), &Sql::number(oid), &Sql::join(&pairs, ", ")],
+        "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; SELECT array_agg(atttypid ORDER BY attname) = ARRAY[{}]::oid[] \
+         FROM pg_attribute WHERE attrelid = {} AND attname = ANY (ARRAY[{}]::name[])",
+        &[&Sql::table(table), &Sql::join(&oids, ", "), &Sql::number(oid), &Sql::join(&names, ", ")],
     )
 }
 
@@ -182,6 +184,15 @@ pub fn delete(table: &TableName, kind: Kind) -> Sql {
     Sql::format("DELETE FROM {}", &[&only(table, kind)])
 }
 
+/// `$1`, `$2`: tables. The numbers (from 1) of those that may hold rows. An ordinary table (of access method heap, OID
+/// 2: HEAP_TABLE_AM_OID) has none in an empty file; where others keep theirs is their affair.
+pub const NOT_BARE: Sql = Sql::new(
+    "SELECT wanted.number FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (schema, name, number) \
+     JOIN pg_namespace n ON n.nspname = wanted.schema \
+     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
+     WHERE c.relkind <> 'r' OR c.relam <> 2 OR pg_relation_size(c.oid) > 0",
+);
+
 /// The numbers (places in `tables`) of those that hold rows.
 pub fn occupied(tables: &[(&TableName, Kind)]) -> Sql {
     let ask = |(index, (table, kind)): (usize, &(&TableName, Kind))| {
@@ -224,12 +235,13 @@ mod tests {
 
     #[test]
     fn types_are_compared_by_name_under_a_lock() {
-        let types = [("a".to_owned(), 23), ("it's".to_owned(), 3_000_000_000)];
+        let types = [("it's", 23), ("B", 3_000_000_000)].into();
         assert_eq!(
             hold_types(&TableName::new("s", "t"), 7, &types).as_str(),
             concat!(
-                r#"LOCK TABLE ONLY "s"."t" IN ROW EXCLUSIVE MODE; SELECT count(*) = 2 FROM pg_attribute "#,
-                "WHERE attrelid = 7 AND (attname, atttypid) IN (('a', 23), ('it''s', 3000000000))"
+                r#"LOCK TABLE ONLY "s"."t" IN ROW EXCLUSIVE MODE; "#,
+                "SELECT array_agg(atttypid ORDER BY attname) = ARRAY[3000000000, 23]::oid[] ",
+                "FROM pg_attribute WHERE attrelid = 7 AND attname = ANY (ARRAY['B', 'it''s']::name[])"
             )
         );
     }

@@ -2,6 +2,7 @@
 
 mod apart;
 mod bench;
+mod binary;
 mod interrupted;
 
 use bench::{Bench, Watcher, Wishes, filter, run};
