@@ -3,8 +3,6 @@
 //! In: the table as published, as the target has it, and the settings. Out: a [`TablePlan`]: how rows are written, in
 //! which format, and the pieces, each of which becomes one target transaction.
 
-use std::collections::BTreeMap;
-
 use super::partition::{BlockRange, ranges};
 use super::source_tables::SourceFacts;
 use super::statement::{self, Format, Merge};
@@ -119,7 +117,7 @@ pub fn plan(published: &PublishedTable, target: &TargetTable, given: Given<'_>) 
 
 /// Binary needs every column to have one type on both sides, below any domains, that is portable.
 fn binary(published: &PublishedTable, target: &TargetTable, columns: &[String], given: Given<'_>) -> Option<Sql> {
-    let mut types = BTreeMap::new();
+    let mut types = Vec::with_capacity(columns.len());
     for name in columns {
         let there = published.columns.iter().find(|column| column.name == *name)?;
         let here = target.column(name)?;
@@ -127,7 +125,7 @@ fn binary(published: &PublishedTable, target: &TargetTable, columns: &[String], 
         if type_oid != here.base_type_oid || !binary::is_portable(type_oid) {
             return None;
         }
-        types.insert(name.as_str(), here.type_oid);
+        types.push((name.as_str(), here.type_oid));
     }
     given.binary_proven.then(|| statement::hold_types(&published.name, target.oid, &types))
 }
@@ -238,7 +236,7 @@ mod tests {
         (target.columns[1].type_oid, target.columns[1].base_type_oid) = (17_000, 23);
         assert_eq!(format(&published, &target, true), Format::Binary);
         let plan = planned(&published, &target, |_| ());
-        assert!(plan.binary.unwrap().as_str().contains("= ARRAY[23, 17000]::oid[]"));
+        assert!(plan.binary.unwrap().as_str().contains("(ARRAY['id', 'v']::name[], ARRAY[23, 17000]::oid[])"));
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! format is named on both sides ([`Format::of`]), so that a changed default cannot make them differ; columns are named
 //! on both sides, so that their order may differ.
 
-use std::collections::BTreeMap;
-
 use super::partition::BlockRange;
 use super::target_tables::Kind;
 use crate::relation::TableName;
@@ -69,14 +67,23 @@ pub fn copy_in(table: &TableName, columns: &[String]) -> Sql {
 
 /// At the target: holds the columns' types as they are, and gives `t` if they are these (names with
 /// `pg_attribute.atttypid`). Text that does not fit its type is refused; bytes may be taken for something else.
-pub fn hold_types(table: &TableName, oid: u32, types: &BTreeMap<&str, u32>) -> Sql {
-    // Names compare by their bytes there too (type name has collation "C" since PostgreSQL 12).
-    let names: Vec<Sql> = types.keys().map(|name| Sql::literal(name)).collect();
-    let oids: Vec<Sql> = types.values().map(|oid| Sql::number(*oid)).collect();
+pub fn hold_types(table: &TableName, oid: u32, types: &[(&str, u32)]) -> Sql {
+    let (names, oids): (Vec<Sql>, Vec<Sql>) =
+        types.iter().map(|(name, oid)| (Sql::literal(name), Sql::number(*oid))).unzip();
+    let count = i64::try_from(types.len()).expect("a table has at most 1,600 columns");
+    // Each name finds its own type. Two lists in order of names would not do: the server orders names by their bytes in
+    // the database's encoding, which is not the order of those that come here.
     Sql::format(
-        "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; SELECT array_agg(atttypid ORDER BY attname) = ARRAY[{}]::oid[] \
-         FROM pg_attribute WHERE attrelid = {} AND attname = ANY (ARRAY[{}]::name[])",
-        &[&Sql::table(table), &Sql::join(&oids, ", "), &Sql::number(oid), &Sql::join(&names, ", ")],
+        "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; SELECT count(*) = {} \
+         FROM unnest(ARRAY[{}]::name[], ARRAY[{}]::oid[]) AS held (name, type) \
+         JOIN pg_attribute a ON a.attrelid = {} AND a.attname = held.name AND a.atttypid = held.type",
+        &[
+            &Sql::table(table),
+            &Sql::number(count),
+            &Sql::join(&names, ", "),
+            &Sql::join(&oids, ", "),
+            &Sql::number(oid),
+        ],
     )
 }
 
@@ -185,12 +192,15 @@ pub fn delete(table: &TableName, kind: Kind) -> Sql {
 }
 
 /// `$1`, `$2`: tables. The numbers (from 1) of those that may hold rows. An ordinary table (of access method heap, OID
-/// 2: HEAP_TABLE_AM_OID) has none in an empty file; where others keep theirs is their affair.
+/// 2: HEAP_TABLE_AM_OID) has none in an empty file, which the first row makes grow at once, before it is committed.
+/// Where other access methods keep rows is their affair, and an extension may keep those of an ordinary table elsewhere
+/// too (Citus distributes them). A table that is dropped meanwhile has no size: another may have its name by now.
 pub const NOT_BARE: Sql = Sql::new(
     "SELECT wanted.number FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (schema, name, number) \
      JOIN pg_namespace n ON n.nspname = wanted.schema \
      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
-     WHERE c.relkind <> 'r' OR c.relam <> 2 OR pg_relation_size(c.oid) > 0",
+     WHERE c.relkind <> 'r' OR c.relam <> 2 OR EXISTS (SELECT FROM pg_extension WHERE extname <> 'plpgsql') \
+     OR pg_relation_size(c.oid) IS DISTINCT FROM 0",
 );
 
 /// The numbers (places in `tables`) of those that hold rows.
@@ -235,13 +245,12 @@ mod tests {
 
     #[test]
     fn types_are_compared_by_name_under_a_lock() {
-        let types = [("it's", 23), ("B", 3_000_000_000)].into();
         assert_eq!(
-            hold_types(&TableName::new("s", "t"), 7, &types).as_str(),
+            hold_types(&TableName::new("s", "t"), 7, &[("it's", 23), ("B", 3_000_000_000)]).as_str(),
             concat!(
-                r#"LOCK TABLE ONLY "s"."t" IN ROW EXCLUSIVE MODE; "#,
-                "SELECT array_agg(atttypid ORDER BY attname) = ARRAY[3000000000, 23]::oid[] ",
-                "FROM pg_attribute WHERE attrelid = 7 AND attname = ANY (ARRAY['B', 'it''s']::name[])"
+                r#"LOCK TABLE ONLY "s"."t" IN ROW EXCLUSIVE MODE; SELECT count(*) = 2 "#,
+                "FROM unnest(ARRAY['it''s', 'B']::name[], ARRAY[23, 3000000000]::oid[]) AS held (name, type) ",
+                "JOIN pg_attribute a ON a.attrelid = 7 AND a.attname = held.name AND a.atttypid = held.type"
             )
         );
     }

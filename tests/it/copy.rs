@@ -4,6 +4,7 @@ mod apart;
 mod bench;
 mod binary;
 mod interrupted;
+mod occupied;
 
 use bench::{Bench, Watcher, Wishes, filter, run};
 use walferry::error::{Judged, Verdict};

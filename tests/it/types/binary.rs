@@ -233,3 +233,25 @@ async fn text_in_binary_is_converted_between_encodings() {
     assert!(copied(&daemon, "binary").contains("t"), "{}", daemon.log());
     assert!(daemon.terminate(seconds(20)).await.success());
 }
+
+/// The database orders these names in another way than their bytes in UTF-8 do.
+#[tokio::test]
+async fn columns_are_known_by_their_names_in_any_encoding() {
+    let cluster = Cluster::start(default_major()).await;
+    cluster
+        .execute("postgres", "CREATE DATABASE koi ENCODING 'KOI8R' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0")
+        .await;
+    let source_db = cluster.create_database().await;
+    let (source, koi) = (cluster.connect(&source_db.name).await, cluster.connect("koi").await);
+    let table = "CREATE TABLE t (id int PRIMARY KEY, г float8, ц bigint, ю text)";
+    execute(&koi, table).await;
+    execute(&source, &format!("{table}; INSERT INTO t VALUES (1, 0.1, 2, 'жук'), (2, NULL, 3, NULL); {ALL}")).await;
+    let order =
+        rows(&koi, "SELECT string_agg(attname, '' ORDER BY attname) FROM pg_attribute WHERE attname > 'z'").await;
+    assert_eq!(order, ["(юцг)"]);
+    let mut daemon = Daemon::builder(&source_db.url).target("t", &cluster.url("koi")).start();
+    daemon.wait_ready(seconds(60)).await;
+    assert_eq!(rows(&source, "SELECT * FROM t").await, rows(&koi, "SELECT * FROM t").await);
+    assert!(copied(&daemon, "binary").contains("t"), "{}", daemon.log());
+    assert!(daemon.terminate(seconds(20)).await.success());
+}
