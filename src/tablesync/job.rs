@@ -117,9 +117,14 @@ impl CopyJob {
         format!("walferry/{}", self.scope.stream)
     }
 
-    pub(super) fn lock_timeout(&self) -> Sql {
+    /// What sessions that write rows begin with.
+    pub(super) fn target_settings(&self) -> Sql {
         let millis = self.lock_timeout.map_or(0, |limit| limit.as_millis() as i64);
-        Sql::format("SET lock_timeout = {}", &[&Sql::number(millis)])
+        let lock_timeout = Sql::format("SET lock_timeout = {}", &[&Sql::number(millis)]);
+        match self.scope.replica_role {
+            true => Sql::join([&Sql::new("SET session_replication_role = replica"), &lock_timeout], "; "),
+            false => lock_timeout,
+        }
     }
 }
 

@@ -103,10 +103,19 @@ fn must_be_empty<'a>(
     catalog.tables.iter().filter(asked).map(|(name, table)| (name, table.kind)).collect()
 }
 
-/// Which of these tables hold rows. A hundred are asked at once.
+/// Which of these tables hold rows. Mostly none: so first it is asked in whose files there is anything, and then a
+/// hundred are looked into at once.
 pub(super) async fn occupied(client: &Client, tables: &[(&TableName, Kind)]) -> Result<BTreeSet<TableName>, PgError> {
     let mut found = BTreeSet::new();
-    for some in tables.chunks(100) {
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.iter().map(|(table, _)| (table.schema.as_str(), table.name.as_str())).unzip();
+    let mut asked = Vec::new();
+    if !tables.is_empty() {
+        for row in client.query(&statement::NOT_BARE, &[&schemas, &names]).await? {
+            asked.extend(usize::try_from(row.get::<_, i64>(0) - 1).ok().and_then(|index| tables.get(index)).copied());
+        }
+    }
+    for some in asked.chunks(100) {
         for row in client.query(&statement::occupied(some), &[]).await? {
             let index = usize::try_from(row.get::<_, i64>(0)).ok();
             found.extend(index.and_then(|index| some.get(index)).map(|(table, _)| (*table).clone()));

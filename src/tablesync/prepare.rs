@@ -18,9 +18,6 @@ use crate::relation::TableName;
 use crate::source::publication::PublishedTable;
 use crate::sql::Sql;
 
-/// Sessions that write rows begin with this where it is allowed.
-pub(super) const REPLICA_ROLE: Sql = Sql::new("SET session_replication_role = replica");
-
 /// What is to be done.
 pub(super) struct Prepared {
     /// In this order.
@@ -34,20 +31,18 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
     let scope = &job.scope;
     let failed = |source| CopyError::Prepare { target: scope.target_name.clone(), source: Box::new(source) };
-    let target = Client::connect(&job.target, &job.application_name()).await.map_err(failed)?;
-    if scope.replica_role {
-        target.batch(&REPLICA_ROLE).await.map_err(failed)?;
-    }
-    target.batch(&job.lock_timeout()).await.map_err(failed)?;
+    let name = job.application_name();
+    let connected = tokio::try_join!(Client::connect(&job.target, &name), Client::connect(&job.source, &name));
+    let (target, source) = connected.map_err(failed)?;
+    target.batch(&job.target_settings()).await.map_err(failed)?;
     let names: BTreeSet<TableName> = scope.tables.iter().map(|table| table.name.clone()).collect();
-    let catalog = TargetCatalog::load(&target, &names).await.map_err(failed)?;
+    let asked = tokio::try_join!(TargetCatalog::load(&target, &names), SourceFacts::load(&source, &scope.tables));
+    let (catalog, facts) = asked.map_err(failed)?;
     let findings = preflight::inspect(&target, scope, &catalog).await.map_err(failed)?;
     refuse_or_warn(scope, findings)?;
-    let source = Client::connect(&job.source, &job.application_name()).await.map_err(failed)?;
     if scope.insert_published {
         refuse_or_warn(scope, readable::findings(&source, scope, &catalog).await.map_err(failed)?)?;
     }
-    let facts = SourceFacts::load(&source, &scope.tables).await.map_err(failed)?;
     let binary_proven = [&source, &target].iter().all(|client| binary::is_proven(client.server_version()));
     drop(source);
     let order = waves(scope, names, &catalog)?;

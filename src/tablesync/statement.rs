@@ -67,14 +67,23 @@ pub fn copy_in(table: &TableName, columns: &[String]) -> Sql {
 
 /// At the target: holds the columns' types as they are, and gives `t` if they are these (names with
 /// `pg_attribute.atttypid`). Text that does not fit its type is refused; bytes may be taken for something else.
-pub fn hold_types(table: &TableName, oid: u32, types: &[(String, u32)]) -> Sql {
-    let pair = |(name, oid): &(String, u32)| Sql::format("({}, {})", &[&Sql::literal(name), &Sql::number(*oid)]);
-    let pairs: Vec<Sql> = types.iter().map(pair).collect();
+pub fn hold_types(table: &TableName, oid: u32, types: &[(&str, u32)]) -> Sql {
+    let (names, oids): (Vec<Sql>, Vec<Sql>) =
+        types.iter().map(|(name, oid)| (Sql::literal(name), Sql::number(*oid))).unzip();
     let count = i64::try_from(types.len()).expect("a table has at most 1,600 columns");
+    // Each name finds its own type. Two lists in order of names would not do: the server orders names by their bytes in
+    // the database's encoding, which is not the order of those that come here.
     Sql::format(
-        "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; SELECT count(*) = {} FROM pg_attribute \
-         WHERE attrelid = {} AND (attname, atttypid) IN ({})",
-        &[&Sql::table(table), &Sql::number(count), &Sql::number(oid), &Sql::join(&pairs, ", ")],
+        "LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE; SELECT count(*) = {} \
+         FROM unnest(ARRAY[{}]::name[], ARRAY[{}]::oid[]) AS held (name, type) \
+         JOIN pg_attribute a ON a.attrelid = {} AND a.attname = held.name AND a.atttypid = held.type",
+        &[
+            &Sql::table(table),
+            &Sql::number(count),
+            &Sql::join(&names, ", "),
+            &Sql::join(&oids, ", "),
+            &Sql::number(oid),
+        ],
     )
 }
 
@@ -182,6 +191,18 @@ pub fn delete(table: &TableName, kind: Kind) -> Sql {
     Sql::format("DELETE FROM {}", &[&only(table, kind)])
 }
 
+/// `$1`, `$2`: tables. The numbers (from 1) of those that may hold rows. An ordinary table (of access method heap, OID
+/// 2: HEAP_TABLE_AM_OID) has none in an empty file, which the first row makes grow at once, before it is committed.
+/// Where other access methods keep rows is their affair, and an extension may keep those of an ordinary table elsewhere
+/// too (Citus distributes them). A table that is dropped meanwhile has no size: another may have its name by now.
+pub const NOT_BARE: Sql = Sql::new(
+    "SELECT wanted.number FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (schema, name, number) \
+     JOIN pg_namespace n ON n.nspname = wanted.schema \
+     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = wanted.name \
+     WHERE c.relkind <> 'r' OR c.relam <> 2 OR EXISTS (SELECT FROM pg_extension WHERE extname <> 'plpgsql') \
+     OR pg_relation_size(c.oid) IS DISTINCT FROM 0",
+);
+
 /// The numbers (places in `tables`) of those that hold rows.
 pub fn occupied(tables: &[(&TableName, Kind)]) -> Sql {
     let ask = |(index, (table, kind)): (usize, &(&TableName, Kind))| {
@@ -224,12 +245,12 @@ mod tests {
 
     #[test]
     fn types_are_compared_by_name_under_a_lock() {
-        let types = [("a".to_owned(), 23), ("it's".to_owned(), 3_000_000_000)];
         assert_eq!(
-            hold_types(&TableName::new("s", "t"), 7, &types).as_str(),
+            hold_types(&TableName::new("s", "t"), 7, &[("it's", 23), ("B", 3_000_000_000)]).as_str(),
             concat!(
-                r#"LOCK TABLE ONLY "s"."t" IN ROW EXCLUSIVE MODE; SELECT count(*) = 2 FROM pg_attribute "#,
-                "WHERE attrelid = 7 AND (attname, atttypid) IN (('a', 23), ('it''s', 3000000000))"
+                r#"LOCK TABLE ONLY "s"."t" IN ROW EXCLUSIVE MODE; SELECT count(*) = 2 "#,
+                "FROM unnest(ARRAY['it''s', 'B']::name[], ARRAY[23, 3000000000]::oid[]) AS held (name, type) ",
+                "JOIN pg_attribute a ON a.attrelid = 7 AND a.attname = held.name AND a.atttypid = held.type"
             )
         );
     }

@@ -25,7 +25,6 @@ use super::job::{CopyJob, CopyObserver, CopyProgress};
 use super::order::ForeignKey;
 use super::patience::Patience;
 use super::plan::{Piece, TablePlan, Write};
-use super::prepare::REPLICA_ROLE;
 use super::pump::{PumpError, pump};
 use super::snapshot::{ReadError, Reading};
 use super::state::{self, CopyState, Run};
@@ -158,8 +157,10 @@ impl Share {
 /// How often progress is reported while a piece is copied.
 const REPORT_BYTES: u64 = 8 << 20;
 
-const BEGIN: Sql = Sql::new("BEGIN");
-const COMMIT: Sql = Sql::new("COMMIT");
+static BEGIN: Sql = Sql::new("BEGIN");
+/// It waits for the target's disk, also for the smallest table (`synchronous_commit` is pinned): what is read as `done`
+/// is not read again when the target comes back from a crash, and the stream goes on as if the rows were there.
+static COMMIT: Sql = Sql::new("COMMIT");
 
 /// See the module.
 pub(super) struct Worker {
@@ -234,9 +235,7 @@ impl At<'_> {
         let job = &self.context.job;
         let connection = WireConnection::connect(&job.target, &job.application_name(), Purpose::Ordinary).await;
         let mut connection = connection.map_err(|error| self.target_failed(error))?;
-        let replica_role = job.scope.replica_role.then_some(REPLICA_ROLE);
-        let settings = Sql::join(replica_role.iter().chain([&job.lock_timeout()]), "; ");
-        self.write(&mut connection, &settings).await?;
+        self.write(&mut connection, &job.target_settings()).await?;
         Ok(connection)
     }
 
@@ -248,9 +247,12 @@ impl At<'_> {
     /// What every transaction on the target begins with, and what follows in the same message. [`Self::admit`] judges
     /// the answers.
     fn opening(&self, then: &[&Sql]) -> Sql {
-        let fence = state::fence(&self.context.run, &self.plan().table);
-        let types = self.plan().binary.as_ref().filter(|_| self.format == Format::Binary);
-        Sql::join([&BEGIN, &fence].into_iter().chain(types).chain(then.iter().copied()), "; ")
+        let plan = self.plan();
+        let fence = state::fence(&self.context.run, &plan.table);
+        let mut statements = vec![&BEGIN, &fence];
+        statements.extend(plan.binary.as_ref().filter(|_| self.format == Format::Binary));
+        statements.extend(then);
+        Sql::join(statements, "; ")
     }
 
     fn admit(&self, answers: &[TextRow]) -> Result<(), CopyError> {

@@ -2,7 +2,9 @@
 
 mod apart;
 mod bench;
+mod binary;
 mod interrupted;
+mod occupied;
 
 use bench::{Bench, Watcher, Wishes, filter, run};
 use walferry::error::{Judged, Verdict};

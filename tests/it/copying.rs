@@ -1,6 +1,7 @@
 //! The daemon's initial copy: what it finds before it writes, what a kill leaves behind, what a later target gets.
 
 mod changed;
+mod lost;
 
 use crate::support::pair::{Pair, run, text, wait_halted};
 use crate::support::prelude::*;

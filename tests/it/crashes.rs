@@ -162,7 +162,8 @@ impl Copies {
         Self { stage, source, target, made: 0 }
     }
 
-    /// Three tables with rows, one of them copied in several ranges, and a daemon that is not started yet.
+    /// Four tables with rows, two of them copied in several ranges, one in binary and one as text, and a daemon that is
+    /// not started yet.
     async fn next(&mut self) -> Copy {
         self.made += 1;
         let (source, target) =
@@ -170,10 +171,13 @@ impl Copies {
         let (here, there) = (connect(&source.url).await, connect(&target.url).await);
         for client in [&here, &there] {
             workload::create(client).await;
+            execute(client, "CREATE TABLE as_text (id int PRIMARY KEY, v interval, filler text)").await;
         }
         workload::fill(&here).await;
         let rows = "INSERT INTO w_full SELECT n, 'x', n / 7.0, repeat('y', 500) FROM generate_series(1, 2000) n;
-                    CREATE PUBLICATION walferry FOR TABLE w_full, applied, counter";
+                    INSERT INTO as_text
+                    SELECT n, n * interval '1 day', repeat('z', 500) FROM generate_series(1, 2000) n;
+                    CREATE PUBLICATION walferry FOR TABLE w_full, as_text, applied, counter";
         execute(&here, rows).await;
         Writer::new(2, 1).run(&here, 50).await;
         let slot = format!("copy_{}", self.made);
@@ -210,7 +214,7 @@ impl Copy {
             self.daemon.start();
         }
         Writer::new(2, 3).run(&here, 50).await;
-        wait_equal(&here, &[&there], &["w_full", "applied", "counter"], seconds(60)).await;
+        wait_equal(&here, &[&there], &["w_full", "as_text", "applied", "counter"], seconds(60)).await;
         workload::assert_applied_once(&here, &there).await;
         assert_eq!(self.daemon.log_count("conflict:"), 0);
         assert!(self.daemon.terminate(seconds(30)).await.success());
@@ -230,7 +234,9 @@ async fn daemon_dies_during_initial_copy() {
     copy.daemon.wait_log("applying", seconds(60)).await;
     let (commits, ranges) = (copies.target.counted(), copies.source.counted());
     eprintln!("{commits} commits and {ranges} ranges in an undisturbed copy");
-    assert!(commits >= 5 && ranges >= 4, "{commits} commits, {ranges} ranges: too few to die between them");
+    assert!(commits >= 8 && ranges >= 7, "{commits} commits, {ranges} ranges: too few to die between them");
+    let formats = ["binary", "text"].map(|format| copy.daemon.log_count(&format!("format=\"{format}\"")));
+    assert_eq!(formats, [3, 1], "{}", copy.daemon.log());
     copy.finish().await;
 
     copies.dies_at(true, Seen::CopyData, 1, Moment::After).await;

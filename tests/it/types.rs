@@ -3,6 +3,7 @@
 //!
 //! The two databases are set to write and read text differently: what a session does not pin shows.
 
+mod binary;
 mod in_binary;
 mod values;
 

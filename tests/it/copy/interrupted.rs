@@ -192,6 +192,27 @@ async fn a_run_that_is_no_longer_the_copier_stops_at_the_fence() {
     assert_eq!((bench.states().await[0].state, bench.states().await[0].rows), (CopyState::Copying, 0));
 }
 
+/// As after a failover to a server that did not have the last commits.
+#[tokio::test]
+async fn rows_that_are_no_longer_counted_on_the_target_are_not_counted_on() {
+    let bench = Bench::new(TABLE, ROWS, "").await;
+    let snapshot = bench.export().await;
+    let proxy = Proxy::to(&bench.cluster).await;
+    proxy.set(Mode::Throttle(2 << 20));
+    let source_url = Some(proxy.url(&bench.source_db.name));
+    let job = bench.job(&snapshot, &["t"], Wishes { workers: 1, source_url, ..small_ranges() }).await;
+    let copying = tokio::spawn(run(job, Watcher::default()));
+    let forget = "UPDATE walferry.table_state SET rows_copied = 0 WHERE rows_copied > 0 RETURNING 1";
+    let forgotten = async || (!bench.target.query(forget, &[]).await.unwrap().is_empty()).then_some(());
+    wait_for("rows", seconds(30), forgotten).await;
+    let at_that = bench.number_on_target("SELECT count(*) FROM t").await;
+    let error = copying.await.unwrap().0.unwrap_err();
+    assert!(matches!(error, CopyError::TakenOver { .. }), "{error}");
+    assert_eq!(bench.number_on_target("SELECT count(*) FROM t").await, at_that, "rows without being counted");
+    bench.copy(&["t"], small_ranges()).await.unwrap();
+    assert_equal(&bench.source, &bench.target, &["t"]).await;
+}
+
 #[tokio::test]
 async fn a_snapshot_that_is_gone_asks_for_a_new_one() {
     let bench = Bench::new(TABLE, ROWS, "").await;
