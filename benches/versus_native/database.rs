@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use tokio_postgres::types::{FromSqlOwned, ToSql};
 use tokio_postgres::{Client, Config, NoTls, Statement};
 use walferry::admin::throwaway::Server;
+use walferry::lsn::Lsn;
 
 /// The benchmark's own sessions are told apart from walferry's by this.
 pub const APPLICATION: &str = "versus_native";
@@ -69,6 +70,12 @@ impl Database {
     pub async fn column<T: FromSqlOwned>(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<T>> {
         let rows = self.client.query(sql, params).await.with_context(|| self.doing(sql))?;
         rows.iter().map(|row| row.try_get(0).with_context(|| self.doing(sql))).collect()
+    }
+
+    /// How far the server's WAL is written.
+    pub async fn written(&self) -> Result<Lsn> {
+        let written: String = self.value("SELECT pg_current_wal_insert_lsn()::text", &[]).await?;
+        Ok(written.parse()?)
     }
 
     fn doing(&self, sql: &str) -> String {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use walferry::admin::output::grouped;
 
+use crate::alone::{Alone, Sent};
 use crate::bed::Bed;
 use crate::both::{Both, Way};
 use crate::equality;
@@ -36,7 +37,15 @@ pub struct Drained {
     /// Of one round, for each target.
     pub changes: u64,
     pub transactions: u64,
-    pub rounds: Vec<Both<Drain>>,
+    pub rounds: Vec<Round>,
+}
+
+/// Both ways, and the source alone.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Round {
+    #[serde(flatten)]
+    pub both: Both<Drain>,
+    pub alone: Sent,
 }
 
 /// Measures the workload.
@@ -55,10 +64,14 @@ pub async fn measure(bed: &Bed, workload: &Workload, options: &Options) -> Resul
     };
     for number in 1..=options.rounds() {
         stage.vacuum(bed).await?;
+        let alone = Alone::stand(&stage.source).await?;
         let first = stage.mark().await?;
         stage.source.run(&format!("CALL run({changes}, {number})")).await.context("the workload fails")?;
+        let written = stage.source.written().await?;
         let last = stage.mark().await?;
-        let round = Both::in_turn(number, async |way| drain(bed, &mut stage, way, (first, last)).await).await?;
+        let both = Both::in_turn(number, async |way| drain(bed, &mut stage, way, (first, last)).await).await?;
+        bed.checkpoint().await?;
+        let round = Round { both, alone: alone.read(bed, &stage.source, written).await? };
         progress(&drained, number, options.rounds(), &round);
         drained.rounds.push(round);
     }
@@ -79,16 +92,18 @@ async fn drain(bed: &Bed, stage: &mut Stage, way: Way, (first, last): (i32, i32)
     Ok(Drain { seconds: last, first_seconds: first, usage })
 }
 
-fn progress(drained: &Drained, number: u32, rounds: u32, round: &Both<Drain>) {
+fn progress(drained: &Drained, number: u32, rounds: u32, round: &Round) {
+    let Round { both, alone } = round;
     let rate = |drain: &Drain| grouped((drained.changes as f64 / drain.seconds) as u64);
     println!(
         "{:<8} round {number}/{rounds}: native {:.2} s ({} rows/s), walferry {:.2} s ({} rows/s): \
-         {:.2} times native's speed",
+         {:.2} times native's speed; the source alone {:.2} s",
         drained.name,
-        round.native.seconds,
-        rate(&round.native),
-        round.walferry.seconds,
-        rate(&round.walferry),
-        round.native.seconds / round.walferry.seconds,
+        both.native.seconds,
+        rate(&both.native),
+        both.walferry.seconds,
+        rate(&both.walferry),
+        both.native.seconds / both.walferry.seconds,
+        alone.seconds,
     );
 }

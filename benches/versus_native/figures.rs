@@ -41,15 +41,25 @@ pub fn daemon_memory<R>(rounds: &[R], usage: impl Fn(&R) -> Usage) -> Option<u64
 }
 
 impl Drained {
+    /// How many times as fast as native.
+    pub fn speed(&self) -> Option<f64> {
+        speed(&self.rounds, |round| (round.both.native.seconds, round.both.walferry.seconds))
+    }
+
+    /// How many times as fast as native the source alone sends it.
+    pub fn limit(&self) -> Option<f64> {
+        speed(&self.rounds, |round| (round.both.native.seconds, round.alone.seconds))
+    }
+
     /// Seconds of processor time of one kind of process. What has as much of it as the drain took is what it waited
     /// for.
     pub fn cpu(&self, way: Way, of: impl Fn(Usage) -> Option<f64>) -> Option<f64> {
-        over(&self.rounds, |round| of(round.of(way).usage))
+        over(&self.rounds, |round| of(round.both.of(way).usage))
     }
 
     /// Microseconds of processor time of the daemon for each change that reached a target.
     pub fn daemon_micros(&self) -> Option<f64> {
-        over(&self.rounds, |round| Some(round.walferry.usage.daemon_cpu? * 1e6 / self.arrived()))
+        over(&self.rounds, |round| Some(round.both.walferry.usage.daemon_cpu? * 1e6 / self.arrived()))
     }
 
     /// Changes that reached a target.

@@ -13,12 +13,14 @@
 //! | `workloads/` | what happens on the source |
 //! | `stage.rs`, `marker.rs`, `equality.rs` | a workload's databases; when everything is there; whether it is |
 //! | `drain.rs` | how fast a backlog is worked off |
+//! | `alone.rs` | how fast the source sends it to somebody who only reads |
 //! | `lag/` | how long a commit takes to become visible, at a given rate |
 //! | `copy/` | how long the initial copy takes |
 //! | `process.rs` | processor time and memory |
 //! | `results.rs`, `figures.rs` | everything that was measured (JSON); medians and ratios |
 //! | `report.rs`, `picture.rs` | the results as text, and as SVG |
 
+mod alone;
 mod bed;
 mod both;
 mod copy;

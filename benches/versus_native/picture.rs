@@ -24,9 +24,10 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328 }
 .number { text-anchor: end }
 .title { font-size: 16px; font-weight: 600 } .group { font-weight: 600 } .soft { fill: #59636e }
 .faster { fill: #1a7f5a } .slower { fill: #c2691d } .equal { stroke: #59636e; stroke-dasharray: 4 3 }
+.limit { stroke: #1f2328; stroke-width: 2 }
 @media (prefers-color-scheme: dark) {
   text { fill: #e6edf3 } .soft { fill: #9198a1 } .faster { fill: #3fb68b } .slower { fill: #e0954e }
-  .equal { stroke: #9198a1 }
+  .equal { stroke: #9198a1 } .limit { stroke: #e6edf3 }
 }";
 
 /// Bars that belong together.
@@ -38,6 +39,8 @@ struct Group {
 struct Bar {
     label: String,
     ratio: f64,
+    /// What the source alone could do.
+    limit: Option<f64>,
 }
 
 /// The whole file.
@@ -45,14 +48,15 @@ pub fn svg(results: &Results) -> String {
     let groups = groups(results);
     let rows: usize = groups.iter().map(|group| 1 + group.bars.len()).sum();
     let height = TOP + rows as f64 * ROW + 44.0;
-    let longest = groups.iter().flat_map(|group| &group.bars).map(|bar| bar.ratio).fold(0.0, f64::max);
+    let bars = groups.iter().flat_map(|group| &group.bars);
+    let longest = bars.map(|bar| bar.ratio.max(bar.limit.unwrap_or_default())).fold(0.0, f64::max);
     let scale = (WIDTH - LEFT - RIGHT) / longest.clamp(SHORTEST_AXIS, LONGEST_AXIS);
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" \
          aria-label=\"walferry beside native logical replication\">\n<style>{STYLE}\n</style>\n"
     );
     text(&mut svg, 16.0, 28.0, "title", "walferry beside PostgreSQL's own logical replication");
-    text(&mut svg, 16.0, 48.0, "soft", "times native's speed; longer is better, the dashed line is native");
+    text(&mut svg, 16.0, 48.0, "soft", "times native's speed; the dashed line is native, a mark is how fast the source sends to who only reads");
     let mut y = TOP;
     for group in &groups {
         text(&mut svg, 16.0, y + 18.0, "group", group.title);
@@ -75,6 +79,10 @@ fn draw(svg: &mut String, bar: &Bar, y: f64, scale: f64) {
     *svg += &format!(
         "<rect class=\"{class}\" x=\"{LEFT}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{BAR}\" rx=\"2\"/>\n"
     );
+    if let Some(limit) = bar.limit.filter(|limit| *limit <= LONGEST_AXIS) {
+        let (x, top, bottom) = (LEFT + limit * scale, top - 2.0, top + BAR + 2.0);
+        *svg += &format!("<line class=\"limit\" x1=\"{x:.1}\" y1=\"{top:.1}\" x2=\"{x:.1}\" y2=\"{bottom:.1}\"/>\n");
+    }
     text(svg, NUMBERS, y + 17.0, "number", &format!("{} ×", shown(Some(bar.ratio), 2)));
     if bar.ratio > LONGEST_AXIS {
         text(svg, LEFT + width + 4.0, y + 17.0, "soft", "…");
@@ -88,13 +96,13 @@ fn text(svg: &mut String, x: f64, y: f64, class: &str, words: &str) {
 
 fn groups(results: &Results) -> Vec<Group> {
     let drains = results.drains.iter().filter_map(|drained| {
-        let ratio = speed(&drained.rounds, |round| (round.native.seconds, round.walferry.seconds))?;
-        Some(Bar { label: format!("{}  {}", drained.name, drained.title), ratio })
+        let label = format!("{}  {}", drained.name, drained.title);
+        Some(Bar { label, ratio: drained.speed()?, limit: drained.limit() })
     });
     let lags = results.lags.iter().flat_map(|lags| [lag(lags, "p50", |lag| lag.p50), lag(lags, "p99", |lag| lag.p99)]);
     let copies = results.copies.iter().filter_map(|copied| {
         let ratio = speed(&copied.rounds, |round| (round.both.native.seconds, round.both.walferry.seconds))?;
-        Some(Bar { label: copied.title.to_owned(), ratio })
+        Some(Bar { label: copied.title.to_owned(), ratio, limit: None })
     });
     let groups = [
         Group { title: "Working off a backlog", bars: drains.collect() },
@@ -106,7 +114,7 @@ fn groups(results: &Results) -> Vec<Group> {
 
 fn lag(lags: &Lags, name: &str, figure: fn(&Lag) -> f64) -> Option<Bar> {
     let ratio = speed(&lags.rounds, |round| (figure(&round.native), figure(&round.walferry)))?;
-    Some(Bar { label: format!("{name} at {} transactions/s", lags.rate), ratio })
+    Some(Bar { label: format!("{name} at {} transactions/s", lags.rate), ratio, limit: None })
 }
 
 fn circumstances(results: &Results) -> String {

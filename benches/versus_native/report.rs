@@ -40,16 +40,17 @@ fn drains(all: &[Drained]) -> String {
         "native rows/s",
         "walferry rows/s",
         "× native",
+        "source alone s",
         "walsender cpu s",
         "target cpu s",
         "daemon cpu per row",
         "its memory",
     ];
-    table(&header, &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], all.iter().map(drain))
+    table(&header, &[2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13], all.iter().map(drain))
 }
 
 fn drain(drained: &Drained) -> Vec<String> {
-    let seconds = |way| over(&drained.rounds, |round| Some(round.of(way).seconds));
+    let seconds = |way| over(&drained.rounds, |round| Some(round.both.of(way).seconds));
     let per_second = |seconds| (drained.changes as f64 / seconds) as u64;
     let rate = |way| seconds(way).map_or_else(|| "-".to_owned(), |seconds| grouped(per_second(seconds)));
     let [native, walferry] = Way::BOTH;
@@ -62,11 +63,12 @@ fn drain(drained: &Drained) -> Vec<String> {
         shown(seconds(walferry), 2),
         rate(native),
         rate(walferry),
-        shown(speed(&drained.rounds, |round| (round.native.seconds, round.walferry.seconds)), 2),
+        shown(drained.speed(), 2),
+        shown(over(&drained.rounds, |round| Some(round.alone.seconds)), 2),
         from_to(&|way| drained.cpu(way, |usage| usage.walsender_cpu)),
         from_to(&|way| drained.cpu(way, |usage| usage.target_cpu)),
         shown(drained.daemon_micros(), 2) + " µs",
-        daemon_memory(&drained.rounds, |round| round.walferry.usage).map_or_else(|| "-".to_owned(), size),
+        daemon_memory(&drained.rounds, |round| round.both.walferry.usage).map_or_else(|| "-".to_owned(), size),
     ]
 }
 

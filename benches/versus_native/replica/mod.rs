@@ -4,7 +4,7 @@
 //! [`Replica::switch_on`], and [`Replica::remove`].
 
 mod daemon;
-mod native;
+pub mod native;
 mod walferry;
 
 use std::time::{Duration, Instant};

@@ -9,7 +9,8 @@ use crate::bed::{Bed, SOURCE};
 use crate::database::Database;
 use crate::options::Streaming;
 
-const PUBLICATION: &str = "native";
+/// All tables.
+pub const PUBLICATION: &str = "native";
 
 /// Leaders, table synchronisation and parallel workers; their names differ between versions.
 pub const APPLIERS: &str = "SELECT pid FROM pg_stat_activity \
