@@ -274,8 +274,9 @@ impl SlowCopy {
 
     /// Waits until the source sends rows and the target has received some.
     async fn wait_under_way(&self) {
-        let sends = "SELECT 1 FROM pg_stat_progress_copy WHERE command = 'COPY TO'";
-        let receives = "SELECT 1 FROM pg_stat_progress_copy WHERE command = 'COPY FROM' AND bytes_processed > 200000";
+        let sends = "SELECT 1 FROM pg_stat_progress_copy WHERE command = 'COPY TO' LIMIT 1";
+        let receives = "SELECT 1 FROM pg_stat_progress_copy
+                        WHERE command = 'COPY FROM' AND bytes_processed > 200000 LIMIT 1";
         let (source, target) = (&self.stage.on_source, &self.stage.places[0].client);
         let under_way = async || {
             let receives = target.query_opt(receives, &[]).await.expect("cannot look at the copy");
@@ -317,6 +318,8 @@ async fn source_dies_during_initial_copy() {
         copy.wait_under_way().await;
         let stage = &mut copy.stage;
         stage.source.kill9().await;
+        // What it has sent would keep the slow network busy for a while.
+        copy.network.cut();
         stage.source.start_again().await;
         stage.on_source = stage.source.connect(&stage.from.name).await;
         stage.assert_nothing_forgotten("walferry").await;
