@@ -1,11 +1,9 @@
 //! Changes applied many at once: the outcome is that of one by one, also where the target is not as expected.
 
+use crate::support::modes::MODES;
 use crate::support::pair::{Pair, run, text, wait_halted};
 use crate::support::prelude::*;
 use crate::support::workload::{self, Writer};
-
-/// Every way of applying.
-const MODES: [&str; 3] = ["never", "auto", "always"];
 
 /// Changes that were applied in bulk.
 async fn in_bulk(daemon: &Daemon) -> f64 {
@@ -36,8 +34,9 @@ async fn the_three_ways_of_applying_come_to_the_same() {
     let target = Cluster::start(default_major()).await;
     target.execute("postgres", "CREATE ROLE plain LOGIN").await;
     let (mut daemons, mut clients) = (Vec::new(), Vec::new());
-    for mode in MODES {
-        let mut daemon = Daemon::builder(&from.url).slot(&format!("slot_{mode}")).apply("bulk", &format!("\"{mode}\""));
+    for bulk in MODES {
+        let mode = bulk.name();
+        let mut daemon = Daemon::builder(&from.url).slot(&format!("slot_{mode}")).bulk(bulk);
         // One target with the replica role, and one whose foreign keys are checked.
         for role in ["postgres", "plain"] {
             let db = target.create_database().await;
@@ -73,10 +72,14 @@ async fn the_three_ways_of_applying_come_to_the_same() {
         workload::assert_applied_once(&writer, client).await;
     }
     for (daemon, mode) in daemons.iter_mut().zip(MODES) {
-        assert_eq!(daemon.log_count("conflict:"), 0, "{mode}");
+        assert_eq!(daemon.log_count("conflict:"), 0, "{mode:?}");
         // What gathers in one batch is up to chance, and keys that rows hand on to each other do not go in bulk.
         let (bulk, fallbacks) = (in_bulk(daemon).await, fallbacks(daemon).await);
-        assert_eq!(bulk + fallbacks > 0.0, mode != "never", "{mode}: {bulk} changes in bulk, {fallbacks} fallbacks");
+        assert_eq!(
+            bulk + fallbacks > 0.0,
+            mode != Bulk::Never,
+            "{mode:?}: {bulk} changes in bulk, {fallbacks} fallbacks"
+        );
     }
 }
 

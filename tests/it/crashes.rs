@@ -7,6 +7,7 @@ mod unflushed;
 
 use std::time::Duration;
 
+use crate::support::modes::MODES;
 use crate::support::prelude::*;
 use crate::support::stage::{connect, execute};
 use crate::support::workload::{self, Random, Writer};
@@ -14,14 +15,26 @@ use crate::support::workload::{self, Random, Writer};
 /// Between two transactions of a writer: the machine is the servers' and the daemon's too.
 const PAUSE: Duration = Duration::from_millis(10);
 
-#[tokio::test]
-async fn daemon_dies_at_random_moments_under_load() {
-    let kills = std::env::var("WALFERRY_TEST_KILLS").ok().map_or(30, |kills| kills.parse().expect("a number"));
-    let stage = Stage::new(2).await;
+in_each_mode!(
+    daemon_dies_at_random_moments_under_load,
+    daemon_dies_during_target_commit,
+    daemon_dies_during_status_update,
+    target_dies_during_commit,
+    source_dies_during_status_update,
+    daemon_dies_during_slot_creation,
+    daemon_dies_during_initial_copy,
+    target_dies_during_initial_copy,
+    source_dies_during_initial_copy,
+);
+
+async fn daemon_dies_at_random_moments_under_load(bulk: Bulk) {
+    let kills = std::env::var("WALFERRY_TEST_KILLS").ok().map_or(10, |kills| kills.parse().expect("a number"));
+    let stage = Stage::new(2).await.in_mode(bulk);
     Writer::new(1, 9).run(&stage.on_source, 200).await;
     let load = Load::start(&stage, 0..2, PAUSE).await;
     let mut daemon = stage.daemon().start();
-    let (mut random, mut begun) = (Random::new(kills), 0);
+    // Other moments in each mode.
+    let (mut random, mut begun, mut books) = (Random::new(3 * kills + bulk as u64), 0, Books::new(bulk));
     for kill in 0..kills {
         // Half of them early, while it starts and copies; the others while it applies. The moment is what is random.
         let early = kill % 2 == 0;
@@ -30,6 +43,7 @@ async fn daemon_dies_at_random_moments_under_load() {
             wait_for("it to apply", seconds(60), applies).await;
         }
         tokio::time::sleep(Duration::from_millis(random.below(if early { 300 } else { 1_000 }))).await;
+        books.enter(&daemon).await;
         daemon.kill9();
         stage.assert_nothing_forgotten("walferry").await;
         begun = daemon.log_count("applying");
@@ -39,54 +53,69 @@ async fn daemon_dies_at_random_moments_under_load() {
     daemon.wait_ready(seconds(60)).await;
     load.stop().await;
     stage.assert_in_step(&daemon).await;
+    books.close(&daemon, &stage.on_source, &stage.places[0].client).await;
 }
 
-/// Kills the daemon each time the tap stops, starts it again, and looks at the positions.
-async fn die_again_and_again(stage: &Stage, daemon: &mut Daemon, tap: &Tap, seen: Seen, moment: Moment) {
-    for nth in 1..=3 {
-        eprintln!("--- dying {moment:?} {seen:?}, number {nth}");
-        tap.arm(seen, nth, moment);
-        tap.fired(60).await;
-        daemon.kill9();
-        stage.assert_nothing_forgotten("walferry").await;
-        daemon.start();
+/// A daemon that dies again and again.
+struct Mortal<'a> {
+    stage: &'a Stage,
+    daemon: Daemon,
+    books: Books,
+}
+
+impl Mortal<'_> {
+    /// Kills the daemon each time the tap stops, starts it again, and looks at the positions.
+    async fn dies(&mut self, tap: &Tap, seen: Seen, moment: Moment) {
+        for nth in 1..=3 {
+            eprintln!("--- dying {moment:?} {seen:?}, number {nth}");
+            tap.arm(seen, nth, moment);
+            tap.fired(60).await;
+            self.books.enter(&self.daemon).await;
+            self.daemon.kill9();
+            self.stage.assert_nothing_forgotten("walferry").await;
+            self.daemon.start();
+        }
+    }
+
+    async fn survives(self) {
+        self.stage.assert_in_step(&self.daemon).await;
+        self.books.close(&self.daemon, &self.stage.on_source, &self.stage.places[0].client).await;
     }
 }
 
-#[tokio::test]
-async fn daemon_dies_during_target_commit() {
-    let stage = Stage::new(2).await;
+async fn daemon_dies_during_target_commit(bulk: Bulk) {
+    let stage = Stage::new(2).await.in_mode(bulk);
     let taps = [Tap::to(&stage.places[0].cluster).await, Tap::to(&stage.places[1].cluster).await];
     let urls: Vec<String> = taps.iter().zip(&stage.places).map(|(tap, place)| tap.through(&place.db.url)).collect();
     let load = Load::start(&stage, 0..2, PAUSE).await;
     let mut daemon = stage.daemon_via(&stage.from.url, &urls).start();
     daemon.wait_ready(seconds(60)).await;
+    let mut mortal = Mortal { stage: &stage, daemon, books: Books::new(bulk) };
     for tap in &taps {
-        die_again_and_again(&stage, &mut daemon, tap, Seen::Statement("COMMIT"), Moment::Before).await;
-        die_again_and_again(&stage, &mut daemon, tap, Seen::Answer("COMMIT"), Moment::Before).await;
-        die_again_and_again(&stage, &mut daemon, tap, Seen::Answer("COMMIT"), Moment::After).await;
+        mortal.dies(tap, Seen::Statement("COMMIT"), Moment::Before).await;
+        mortal.dies(tap, Seen::Answer("COMMIT"), Moment::Before).await;
+        mortal.dies(tap, Seen::Answer("COMMIT"), Moment::After).await;
     }
     load.stop().await;
-    stage.assert_in_step(&daemon).await;
+    mortal.survives().await;
 }
 
-#[tokio::test]
-async fn daemon_dies_during_status_update() {
-    let stage = Stage::new(2).await;
+async fn daemon_dies_during_status_update(bulk: Bulk) {
+    let stage = Stage::new(2).await.in_mode(bulk);
     let tap = Tap::to(&stage.source).await;
     let urls: Vec<String> = stage.places.iter().map(|place| place.db.url.clone()).collect();
     let load = Load::start(&stage, 0..2, PAUSE).await;
     let mut daemon = stage.daemon_via(&tap.through(&stage.from.url), &urls).start();
     daemon.wait_ready(seconds(60)).await;
-    die_again_and_again(&stage, &mut daemon, &tap, Seen::Status, Moment::Before).await;
-    die_again_and_again(&stage, &mut daemon, &tap, Seen::Status, Moment::After).await;
+    let mut mortal = Mortal { stage: &stage, daemon, books: Books::new(bulk) };
+    mortal.dies(&tap, Seen::Status, Moment::Before).await;
+    mortal.dies(&tap, Seen::Status, Moment::After).await;
     load.stop().await;
-    stage.assert_in_step(&daemon).await;
+    mortal.survives().await;
 }
 
-#[tokio::test]
-async fn target_dies_during_commit() {
-    let mut stage = Stage::new(2).await;
+async fn target_dies_during_commit(bulk: Bulk) {
+    let mut stage = Stage::new(2).await.in_mode(bulk);
     let taps = [Tap::to(&stage.places[0].cluster).await, Tap::to(&stage.places[1].cluster).await];
     let urls: Vec<String> = taps.iter().zip(&stage.places).map(|(tap, place)| tap.through(&place.db.url)).collect();
     let load = Load::start(&stage, 0..2, PAUSE).await;
@@ -113,11 +142,11 @@ async fn target_dies_during_commit() {
     load.stop().await;
     stage.assert_in_step(&daemon).await;
     assert!(daemon.is_running() && daemon.pid() == pid, "the daemon goes through it without a restart");
+    Books::new(bulk).close(&daemon, &stage.on_source, &stage.places[0].client).await;
 }
 
-#[tokio::test]
-async fn source_dies_during_status_update() {
-    let mut stage = Stage::new(1).await;
+async fn source_dies_during_status_update(bulk: Bulk) {
+    let mut stage = Stage::new(1).await.in_mode(bulk);
     let tap = Tap::to(&stage.source).await;
     let urls = [stage.places[0].db.url.clone()];
     let load = Load::start(&stage, 0..2, PAUSE).await;
@@ -137,13 +166,18 @@ async fn source_dies_during_status_update() {
     load.stop().await;
     stage.assert_in_step(&daemon).await;
     assert!(daemon.is_running());
+    Books::new(bulk).close(&daemon, &stage.on_source, &stage.places[0].client).await;
 }
+
+/// Rows enough to be applied in bulk.
+const MANY: &str = "INSERT INTO w_full SELECT n, 'many', 0.5, NULL FROM generate_series(1, 20) n";
 
 /// Two servers for many first copies, each with databases and a slot of its own.
 struct Copies {
     stage: Stage,
     source: Tap,
     target: Tap,
+    bulk: Bulk,
     made: u32,
 }
 
@@ -152,14 +186,32 @@ struct Copy {
     source: Db,
     target: Db,
     slot: String,
+    bulk: Bulk,
     daemon: Daemon,
 }
 
+/// Where the daemon of a first copy dies.
+#[derive(Clone, Copy, Debug)]
+struct Death {
+    at_target: bool,
+    seen: Seen,
+    nth: u64,
+    moment: Moment,
+}
+
+fn at_source(seen: Seen, nth: u64, moment: Moment) -> Death {
+    Death { at_target: false, seen, nth, moment }
+}
+
+fn at_target(seen: Seen, nth: u64, moment: Moment) -> Death {
+    Death { at_target: true, seen, nth, moment }
+}
+
 impl Copies {
-    async fn new() -> Self {
-        let stage = Stage::new(1).await;
+    async fn new(bulk: Bulk) -> Self {
+        let stage = Stage::new(1).await.in_mode(bulk);
         let (source, target) = (Tap::to(&stage.source).await, Tap::to(&stage.places[0].cluster).await);
-        Self { stage, source, target, made: 0 }
+        Self { stage, source, target, bulk, made: 0 }
     }
 
     /// Four tables with rows, two of them copied in several ranges, one in binary and one as text, and a daemon that is
@@ -187,15 +239,21 @@ impl Copies {
             .slot(&slot)
             .extra("[copy]\nworkers = 1\nrange_bytes = \"512KiB\"")
             .prepare();
-        Copy { source, target, slot, daemon }
+        Copy { source, target, slot, bulk: self.bulk, daemon }
+    }
+
+    /// Dies in one copy after the other. The mode tells how the changes after the copy are applied, which is the same
+    /// wherever it has died: each mode takes its share of the deaths.
+    async fn die(&mut self, deaths: &[Death]) {
+        for death in deaths.iter().skip(self.bulk as usize).step_by(MODES.len()) {
+            self.dies(*death).await;
+        }
     }
 
     /// Starts, dies where the tap stops, writes on, starts again; in the end everything is there once.
-    async fn dies_at(&mut self, at_target: bool, seen: Seen, nth: u64, moment: Moment) {
-        eprintln!(
-            "--- dying {moment:?} {seen:?}, number {nth}, of the {}",
-            if at_target { "target" } else { "source" }
-        );
+    async fn dies(&mut self, death: Death) {
+        eprintln!("--- {death:?}");
+        let Death { at_target, seen, nth, moment } = death;
         let mut copy = self.next().await;
         let tap = if at_target { &self.target } else { &self.source };
         tap.arm(seen, nth, moment);
@@ -214,18 +272,21 @@ impl Copy {
             self.daemon.start();
         }
         Writer::new(2, 3).run(&here, 50).await;
+        // Until it is ready, what is written may still come by copy.
+        self.daemon.wait_ready(seconds(60)).await;
+        execute(&here, MANY).await;
         wait_equal(&here, &[&there], &["w_full", "as_text", "applied", "counter"], seconds(60)).await;
         workload::assert_applied_once(&here, &there).await;
         assert_eq!(self.daemon.log_count("conflict:"), 0);
+        Books::new(self.bulk).close(&self.daemon, &here, &there).await;
         assert!(self.daemon.terminate(seconds(30)).await.success());
         let drop = "SELECT pg_drop_replication_slot($1)";
         here.query_one(drop, &[&self.slot]).await.expect("the slot must be free");
     }
 }
 
-#[tokio::test]
-async fn daemon_dies_during_initial_copy() {
-    let mut copies = Copies::new().await;
+async fn daemon_dies_during_initial_copy(bulk: Bulk) {
+    let mut copies = Copies::new(bulk).await;
     // Undisturbed, to count.
     let mut copy = copies.next().await;
     copies.target.count(Seen::Statement("COMMIT"));
@@ -239,14 +300,17 @@ async fn daemon_dies_during_initial_copy() {
     assert_eq!(formats, [3, 1], "{}", copy.daemon.log());
     copy.finish().await;
 
-    copies.dies_at(true, Seen::CopyData, 1, Moment::After).await;
-    copies.dies_at(true, Seen::CopyData, 2, Moment::Before).await;
-    copies.dies_at(false, Seen::Statement("COPY"), 1, Moment::Before).await;
-    copies.dies_at(false, Seen::Statement("COPY"), ranges, Moment::After).await;
+    let mut deaths = vec![
+        at_target(Seen::CopyData, 1, Moment::After),
+        at_target(Seen::CopyData, 2, Moment::Before),
+        at_source(Seen::Statement("COPY"), 1, Moment::Before),
+        at_source(Seen::Statement("COPY"), ranges, Moment::After),
+    ];
     for nth in 1..=commits {
-        copies.dies_at(true, Seen::Statement("COMMIT"), nth, Moment::Before).await;
-        copies.dies_at(true, Seen::Answer("COMMIT"), nth, Moment::Before).await;
+        deaths.push(at_target(Seen::Statement("COMMIT"), nth, Moment::Before));
+        deaths.push(at_target(Seen::Answer("COMMIT"), nth, Moment::Before));
     }
+    copies.die(&deaths).await;
 }
 
 /// A first copy through a network so slow that it is under way until that changes, and writers beside it.
@@ -254,12 +318,13 @@ struct SlowCopy {
     stage: Stage,
     network: Proxy,
     load: Load,
+    bulk: Bulk,
     daemon: Daemon,
 }
 
 impl SlowCopy {
-    async fn start() -> Self {
-        let stage = Stage::new(1).await;
+    async fn start(bulk: Bulk) -> Self {
+        let stage = Stage::new(1).await.in_mode(bulk);
         // More than sockets hold: while some of it has arrived, the source still reads.
         let rows = "INSERT INTO w_full SELECT n, 'x', n / 7.0, repeat('y', 500) FROM generate_series(1, 40000) n";
         execute(&stage.on_source, rows).await;
@@ -269,13 +334,14 @@ impl SlowCopy {
         let load = Load::start(&stage, 1..3, PAUSE).await;
         let urls = [stage.places[0].db.url.clone()];
         let daemon = stage.daemon_via(&network.url(&stage.from.name), &urls).start();
-        Self { stage, network, load, daemon }
+        Self { stage, network, load, bulk, daemon }
     }
 
     /// Waits until the source sends rows and the target has received some.
     async fn wait_under_way(&self) {
-        let sends = "SELECT 1 FROM pg_stat_progress_copy WHERE command = 'COPY TO'";
-        let receives = "SELECT 1 FROM pg_stat_progress_copy WHERE command = 'COPY FROM' AND bytes_processed > 200000";
+        let sends = "SELECT 1 FROM pg_stat_progress_copy WHERE command = 'COPY TO' LIMIT 1";
+        let receives = "SELECT 1 FROM pg_stat_progress_copy
+                        WHERE command = 'COPY FROM' AND bytes_processed > 200000 LIMIT 1";
         let (source, target) = (&self.stage.on_source, &self.stage.places[0].client);
         let under_way = async || {
             let receives = target.query_opt(receives, &[]).await.expect("cannot look at the copy");
@@ -290,13 +356,14 @@ impl SlowCopy {
         self.network.set(Mode::Pass);
         self.load.stop().await;
         self.stage.assert_in_step(&self.daemon).await;
+        let books = Books::new(self.bulk);
+        books.close(&self.daemon, &self.stage.on_source, &self.stage.places[0].client).await;
         assert!(self.daemon.is_running() && self.daemon.pid() == pid, "the daemon goes through it without a restart");
     }
 }
 
-#[tokio::test]
-async fn target_dies_during_initial_copy() {
-    let mut copy = SlowCopy::start().await;
+async fn target_dies_during_initial_copy(bulk: Bulk) {
+    let mut copy = SlowCopy::start(bulk).await;
     let pid = copy.daemon.pid();
     for _ in 0..2 {
         copy.wait_under_way().await;
@@ -309,14 +376,15 @@ async fn target_dies_during_initial_copy() {
     copy.finish(pid).await;
 }
 
-#[tokio::test]
-async fn source_dies_during_initial_copy() {
-    let mut copy = SlowCopy::start().await;
+async fn source_dies_during_initial_copy(bulk: Bulk) {
+    let mut copy = SlowCopy::start(bulk).await;
     let pid = copy.daemon.pid();
     for _ in 0..2 {
         copy.wait_under_way().await;
         let stage = &mut copy.stage;
         stage.source.kill9().await;
+        // What it has sent would keep the slow network busy for a while.
+        copy.network.cut();
         stage.source.start_again().await;
         stage.on_source = stage.source.connect(&stage.from.name).await;
         stage.assert_nothing_forgotten("walferry").await;
@@ -324,15 +392,17 @@ async fn source_dies_during_initial_copy() {
     copy.finish(pid).await;
 }
 
-#[tokio::test]
-async fn daemon_dies_during_slot_creation() {
-    let mut copies = Copies::new().await;
-    let positioning = Seen::Statement("UPDATE walferry.progress");
-    copies.dies_at(true, Seen::Statement("INSERT INTO walferry.progress"), 1, Moment::Before).await;
-    copies.dies_at(false, Seen::Statement("CREATE_REPLICATION_SLOT"), 1, Moment::Before).await;
-    copies.dies_at(false, Seen::Statement("CREATE_REPLICATION_SLOT"), 1, Moment::After).await;
-    copies.dies_at(false, Seen::Answer("CREATE_REPLICATION_SLOT"), 1, Moment::Before).await;
-    copies.dies_at(false, Seen::Answer("CREATE_REPLICATION_SLOT"), 1, Moment::After).await;
-    copies.dies_at(true, positioning, 1, Moment::Before).await;
-    copies.dies_at(true, Seen::Answer("UPDATE 1"), 1, Moment::Before).await;
+async fn daemon_dies_during_slot_creation(bulk: Bulk) {
+    let mut copies = Copies::new(bulk).await;
+    let create = "CREATE_REPLICATION_SLOT";
+    let deaths = [
+        at_target(Seen::Statement("INSERT INTO walferry.progress"), 1, Moment::Before),
+        at_source(Seen::Statement(create), 1, Moment::Before),
+        at_source(Seen::Statement(create), 1, Moment::After),
+        at_source(Seen::Answer(create), 1, Moment::Before),
+        at_source(Seen::Answer(create), 1, Moment::After),
+        at_target(Seen::Statement("UPDATE walferry.progress"), 1, Moment::Before),
+        at_target(Seen::Answer("UPDATE 1"), 1, Moment::Before),
+    ];
+    copies.die(&deaths).await;
 }

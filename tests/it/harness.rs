@@ -143,7 +143,7 @@ async fn a_planted_difference_is_found_and_shown() {
 }
 
 /// How each kind of statement of the random workload shows in its text.
-const KINDS: [&str; 17] = [
+const KINDS: [&str; 27] = [
     "INSERT INTO w_default",
     "UPDATE w_default SET amount",
     "UPDATE w_default SET big",
@@ -153,14 +153,24 @@ const KINDS: [&str; 17] = [
     "UPDATE w_index SET note",
     "UPDATE w_index SET code",
     "INSERT INTO w_full",
-    "UPDATE w_full",
-    "DELETE FROM w_full",
+    "UPDATE w_full SET b",
+    "DELETE FROM w_full WHERE ctid",
     "INSERT INTO w_child",
     "DELETE FROM w_parent",
     "UPDATE w_parent",
     "TRUNCATE ",
     "ROLLBACK TO",
     "RELEASE",
+    "INSERT INTO w_default SELECT",
+    "UPDATE w_default SET amount = amount + 1 WHERE id BETWEEN",
+    "DELETE FROM w_default WHERE id BETWEEN",
+    "INSERT INTO w_index SELECT",
+    "WHERE code IN (SELECT",
+    "INSERT INTO w_full SELECT n,",
+    "UPDATE w_full SET c",
+    "DELETE FROM w_full WHERE a BETWEEN",
+    "INSERT INTO w_parent SELECT",
+    "DELETE FROM w_parent WHERE id BETWEEN",
 ];
 
 #[tokio::test]

@@ -11,8 +11,9 @@ fn tables() -> Vec<&'static str> {
     workload::TABLES.iter().chain(&tpcb::TABLES).copied().collect()
 }
 
-#[tokio::test]
-async fn three_targets_of_different_versions_become_equal_to_a_source_under_load() {
+in_each_mode!(three_targets_of_different_versions_become_equal_to_a_source_under_load);
+
+async fn three_targets_of_different_versions_become_equal_to_a_source_under_load(bulk: Bulk) {
     let versions = majors();
     let source = Cluster::start(default_major()).await;
     let from = source.create_database().await;
@@ -29,7 +30,7 @@ async fn three_targets_of_different_versions_become_equal_to_a_source_under_load
     network.set(Mode::Throttle(100_000));
     let mut clusters = Vec::new();
     let mut clients = Vec::new();
-    let mut daemon = Daemon::builder(&network.url(&from.name));
+    let mut daemon = Daemon::builder(&network.url(&from.name)).bulk(bulk);
     for number in 0..3 {
         let cluster = Cluster::start(versions[(number * 2) % versions.len()]).await;
         let db = cluster.create_database().await;
@@ -71,6 +72,7 @@ async fn three_targets_of_different_versions_become_equal_to_a_source_under_load
             daemon.wait_metric(lag, &labels, |value| value == 0.0, seconds(20)).await;
         }
     }
+    Books::new(bulk).close(&daemon, &writer, &clients[0]).await;
     let status = daemon.terminate(seconds(30)).await;
     assert!(status.success(), "{status}\n{}", daemon.log());
 }

@@ -3,11 +3,18 @@
 
 use std::time::Duration;
 
-use super::PAUSE;
+use super::{MANY, PAUSE};
 use crate::support::prelude::*;
 use crate::support::process;
 use crate::support::stage::{Place, execute, is_there, stored, wait_durable, wait_row};
 use crate::support::workload::Random;
+
+in_each_mode!(
+    target_dies_between_commit_and_disk,
+    daemon_and_then_target_die_between_commit_and_disk,
+    a_commit_that_waits_for_the_disk_is_confirmed_by_itself,
+    target_dies_at_random_moments_under_load,
+);
 
 /// Sessions of a daemon that wait for a row.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
@@ -22,6 +29,12 @@ async fn hold(place: &Place) -> tokio_postgres::Client {
     let writer: i32 = holder.query_one(writer, &[]).await.expect("there is no WAL writer").get(0);
     process::stop(writer.unsigned_abs());
     holder
+}
+
+/// As [`Stage::assert_follows`], with so many other rows that they go in bulk unless that is turned off.
+async fn assert_many_follow(stage: &Stage, mark: i64) {
+    execute(&stage.on_source, &format!("BEGIN; {MANY}; INSERT INTO applied VALUES (-{mark}, 999); COMMIT")).await;
+    wait_row(&stage.places[0].client, mark, 30).await;
 }
 
 async fn wait_waiting(place: &Place, sessions: i64) {
@@ -42,8 +55,7 @@ async fn kill_and_look(place: &mut Place, daemon: &Daemon) -> i64 {
 }
 
 /// One target that writes nothing by itself, in step with its source, and a daemon.
-async fn at_rest(synchronous: &str) -> (Stage, Daemon) {
-    let stage = Stage::new(1).await;
+async fn at_rest(stage: Stage, synchronous: &str) -> (Stage, Daemon) {
     stage.places[0].cluster.set("autovacuum", "off");
     stage.places[0].cluster.reload();
     let mut daemon = stage.daemon().apply("synchronous_commit", synchronous).start();
@@ -53,16 +65,15 @@ async fn at_rest(synchronous: &str) -> (Stage, Daemon) {
     (stage, daemon)
 }
 
-#[tokio::test]
-async fn target_dies_between_commit_and_disk() {
-    let (mut stage, daemon) = at_rest("false").await;
+async fn target_dies_between_commit_and_disk(bulk: Bulk) {
+    let (mut stage, daemon) = at_rest(Stage::new(1).await.in_mode(bulk), "false").await;
     let mut daemon = daemon;
     let pid = daemon.pid();
     for round in 0..2 {
         let before = stored(&stage.places[0].client, "walferry").await.expect("the target has a position");
         let _holder = hold(&stage.places[0]).await;
         let mark = 10 + round;
-        stage.assert_follows(0, mark).await;
+        assert_many_follow(&stage, mark).await;
         wait_waiting(&stage.places[0], 1).await;
         assert!(stored(&stage.places[0].client, "walferry").await > Some(before));
         assert!(stage.confirmed("walferry").await <= before, "confirmed before it was on the disk");
@@ -78,15 +89,17 @@ async fn target_dies_between_commit_and_disk() {
     stage.assert_in_step(&daemon).await;
     assert!(daemon.is_running() && daemon.pid() == pid, "the daemon goes through it without a restart");
     assert_eq!(daemon.log_count("halted"), 0);
+    Books::new(bulk).close(&daemon, &stage.on_source, &stage.places[0].client).await;
 }
 
-#[tokio::test]
-async fn daemon_and_then_target_die_between_commit_and_disk() {
-    let (mut stage, mut daemon) = at_rest("false").await;
+async fn daemon_and_then_target_die_between_commit_and_disk(bulk: Bulk) {
+    let (mut stage, mut daemon) = at_rest(Stage::new(1).await.in_mode(bulk), "false").await;
+    let mut books = Books::new(bulk);
     let before = stored(&stage.places[0].client, "walferry").await.expect("the target has a position");
     let _holder = hold(&stage.places[0]).await;
-    stage.assert_follows(0, 10).await;
+    assert_many_follow(&stage, 10).await;
     wait_waiting(&stage.places[0], 1).await;
+    books.enter(&daemon).await;
     daemon.kill9();
     daemon.start();
     // The next one finds the commit of the one before, which is not on the disk.
@@ -100,13 +113,13 @@ async fn daemon_and_then_target_die_between_commit_and_disk() {
     daemon.signal("CONT");
     wait_row(&stage.places[0].client, 10, 30).await;
     stage.assert_in_step(&daemon).await;
+    books.close(&daemon, &stage.on_source, &stage.places[0].client).await;
 }
 
-#[tokio::test]
-async fn a_commit_that_waits_for_the_disk_is_confirmed_by_itself() {
-    let (mut stage, mut daemon) = at_rest("true").await;
+async fn a_commit_that_waits_for_the_disk_is_confirmed_by_itself(bulk: Bulk) {
+    let (mut stage, mut daemon) = at_rest(Stage::new(1).await.in_mode(bulk), "true").await;
     let _holder = hold(&stage.places[0]).await;
-    stage.assert_follows(0, 10).await;
+    assert_many_follow(&stage, 10).await;
     wait_durable(&stage.places[0], &daemon, "t0").await;
     let position = stored(&stage.places[0].client, "walferry").await.expect("the target has a position");
     let confirmed = async || (stage.confirmed("walferry").await >= position).then_some(());
@@ -115,12 +128,12 @@ async fn a_commit_that_waits_for_the_disk_is_confirmed_by_itself() {
     assert!(after >= position, "the target has lost what it had on its disk");
     daemon.signal("CONT");
     stage.assert_follows(0, 11).await;
+    Books::new(bulk).close(&daemon, &stage.on_source, &stage.places[0].client).await;
     assert!(daemon.terminate(seconds(20)).await.success());
 }
 
-#[tokio::test]
-async fn target_dies_at_random_moments_under_load() {
-    let mut stage = Stage::new(1).await;
+async fn target_dies_at_random_moments_under_load(bulk: Bulk) {
+    let mut stage = Stage::new(1).await.in_mode(bulk);
     let place = &mut stage.places[0];
     // What is on the disk is what the daemon had written there.
     place.cluster.set("wal_writer_delay", "'10s'");
@@ -142,11 +155,12 @@ async fn target_dies_at_random_moments_under_load() {
     stage.assert_in_step(&daemon).await;
     assert!(daemon.is_running() && daemon.pid() == pid, "the daemon goes through it without a restart");
     assert_eq!(daemon.log_count("halted"), 0);
+    Books::new(bulk).close(&daemon, &stage.on_source, &stage.places[0].client).await;
 }
 
 #[tokio::test]
 async fn a_target_at_rest_is_left_in_peace() {
-    let (stage, daemon) = at_rest("false").await;
+    let (stage, daemon) = at_rest(Stage::new(1).await, "false").await;
     let asked = "SELECT max(state_change)::text FROM pg_stat_activity WHERE application_name LIKE 'walferry/%'";
     let last = async || stage.places[0].client.query_one(asked, &[]).await.expect("cannot look").get::<_, String>(0);
     // The answer that made it known may be younger than the note of it on the server.

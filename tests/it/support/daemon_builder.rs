@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::cluster_builder::free_port;
 use super::daemon::Daemon;
+use super::modes::Bulk;
 
 /// What the daemon shall be told. Sections and keys are those of `config.example.toml`.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +53,11 @@ impl Builder {
     pub fn apply(mut self, key: &str, value: &str) -> Self {
         writeln!(self.apply, "{key} = {value}").expect("writing to a string");
         self
+    }
+
+    /// The way of applying, whatever WALFERRY_TEST_BULK says.
+    pub fn bulk(self, bulk: Bulk) -> Self {
+        self.apply("bulk", &quoted(bulk.name()))
     }
 
     /// A target that takes every table.
@@ -118,7 +124,7 @@ impl Builder {
     }
 }
 
-/// The same configuration with this way of applying, so that the whole suite can be run in each.
+/// The same configuration with this way of applying, so that tests that are indifferent to it can be run in each.
 fn with_bulk(toml: &str, mode: &str) -> String {
     let section = format!("[apply]\nbulk = \"{mode}\"\n");
     match toml.contains("[apply]\n") {

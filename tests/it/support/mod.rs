@@ -13,6 +13,7 @@ pub mod daemon_builder;
 pub mod diff;
 pub mod followed;
 pub mod guard;
+pub mod modes;
 pub mod pair;
 pub mod process;
 pub mod proxy;
@@ -29,6 +30,8 @@ pub mod prelude {
     pub use super::daemon::Daemon;
     pub use super::diff::{assert_equal, wait_equal};
     pub use super::followed::Followed;
+    pub(crate) use super::modes::in_each_mode;
+    pub use super::modes::{Books, Bulk};
     pub use super::proxy::{Mode, Proxy};
     pub use super::stage::{Load, Stage};
     pub use super::tap::{Harm, Moment, Seen, Tap};

@@ -14,6 +14,7 @@ use super::cluster_builder::Builder as ClusterBuilder;
 use super::daemon::Daemon;
 use super::daemon_builder::Builder;
 use super::diff::wait_equal;
+use super::modes::Bulk;
 use super::pair::{status, text};
 use super::versions::default_major;
 use super::wait::{PAUSE, seconds, wait_for};
@@ -29,6 +30,8 @@ pub struct Stage {
     pub from: Db,
     pub on_source: Client,
     pub places: Vec<Place>,
+    /// How its daemons apply, where the test is about that.
+    pub bulk: Option<Bulk>,
 }
 
 /// One target.
@@ -87,7 +90,13 @@ impl Stage {
             }
             places.push(Place { cluster, db, client });
         }
-        Self { source, from, on_source, places }
+        Self { source, from, on_source, places, bulk: None }
+    }
+
+    /// The same, whose daemons apply in this way.
+    pub fn in_mode(mut self, bulk: Bulk) -> Self {
+        self.bulk = Some(bulk);
+        self
     }
 
     /// A daemon for all of it, its targets named `t0`, `t1`, …; impatient where it waits before trying again.
@@ -99,6 +108,9 @@ impl Stage {
     /// As [`Stage::daemon`], by other ways.
     pub fn daemon_via(&self, source: &str, targets: &[String]) -> Builder {
         let mut daemon = Daemon::builder(source);
+        if let Some(bulk) = self.bulk {
+            daemon = daemon.bulk(bulk);
+        }
         for (number, url) in targets.iter().enumerate() {
             daemon = daemon.target(&format!("t{number}"), url);
         }

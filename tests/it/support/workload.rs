@@ -10,6 +10,15 @@ use tokio_postgres::Client;
 
 use super::cluster::describe;
 
+/// Every so many transactions of a writer one is of many rows.
+const LARGE: u64 = 20;
+
+/// Keys that a statement of many rows is about.
+const MANY: u64 = 30;
+
+/// Keys of a writer: few enough that rows are met again.
+const KEYS: u64 = 200;
+
 /// Its tables, in an order in which they can be created and filled.
 pub const TABLES: [&str; 7] = ["w_default", "w_index", "w_full", "w_parent", "w_child", "counter", "applied"];
 
@@ -101,8 +110,9 @@ impl Writer {
     pub fn transaction(&mut self) -> String {
         self.transactions += 1;
         let mut text = String::from("BEGIN;\n");
+        let large = self.transactions % LARGE == LARGE / 2;
         for step in 0..1 + self.random.below(6) {
-            let statement = self.statement();
+            let statement = if large { self.statement_of_many() } else { self.statement() };
             // A subtransaction that is rolled back leaves nothing, one that is released everything.
             match self.random.below(8) {
                 0 => write!(text, "SAVEPOINT s{step};\n{statement}ROLLBACK TO s{step};\n"),
@@ -156,6 +166,32 @@ impl Writer {
         }
     }
 
+    /// A statement that is about many keys: enough rows for them to be applied many at once.
+    fn statement_of_many(&mut self) -> String {
+        let first = self.number * 1_000 + self.random.below(KEYS - MANY);
+        let (last, text) = (first + MANY - 1, self.text());
+        let rows = format!("FROM generate_series({first}, {last}) n");
+        let keys = format!("BETWEEN {first} AND {last}");
+        match self.random.below(12) {
+            0..3 => format!(
+                "INSERT INTO w_default SELECT n, {text}, n / 4.0, repeat('large', n % 7 * 200) {rows}
+                     ON CONFLICT (id) DO UPDATE SET note = {text}, amount = 0;\n"
+            ),
+            3 => format!("UPDATE w_default SET amount = amount + 1 WHERE id {keys};\n"),
+            4 => format!("DELETE FROM w_default WHERE id {keys};\n"),
+            5 => format!("INSERT INTO w_index SELECT 'c' || n, 1, {text}, 'large' {rows} ON CONFLICT DO NOTHING;\n"),
+            6 => format!("UPDATE w_index SET note = {text} WHERE code IN (SELECT 'c' || n {rows});\n"),
+            7 => format!("INSERT INTO w_full SELECT n, {text}, n / 7.0, 'large' {rows};\n"),
+            8 => format!("UPDATE w_full SET c = c + 1 WHERE a {keys};\n"),
+            9 => format!("DELETE FROM w_full WHERE a {keys};\n"),
+            10 => format!(
+                "INSERT INTO w_parent SELECT n, {text} {rows} ON CONFLICT DO NOTHING;
+                 INSERT INTO w_child SELECT n, n, 'large' {rows} ON CONFLICT (id) DO UPDATE SET parent = excluded.id;\n"
+            ),
+            _ => format!("DELETE FROM w_parent WHERE id {keys};\n"),
+        }
+    }
+
     /// TRUNCATE locks out every other writer, so only the first does it.
     fn truncate(&mut self) -> String {
         let tables = ["w_full", "w_default, w_index", "w_parent CASCADE"];
@@ -163,9 +199,8 @@ impl Writer {
         if self.number == 0 { format!("TRUNCATE {tables};\n") } else { String::new() }
     }
 
-    /// Few enough that rows are met again.
     fn key(&mut self) -> u64 {
-        self.number * 1_000 + self.random.below(200)
+        self.number * 1_000 + self.random.below(KEYS)
     }
 
     fn text(&mut self) -> String {
