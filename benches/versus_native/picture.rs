@@ -56,7 +56,13 @@ pub fn svg(results: &Results) -> String {
          aria-label=\"walferry beside native logical replication\">\n<style>{STYLE}\n</style>\n"
     );
     text(&mut svg, 16.0, 28.0, "title", "walferry beside PostgreSQL's own logical replication");
-    text(&mut svg, 16.0, 48.0, "soft", "times native's speed; the dashed line is native, a mark is how fast the source sends to who only reads");
+    text(
+        &mut svg,
+        16.0,
+        48.0,
+        "soft",
+        "times native's speed; the dashed line is native, a mark is how fast the source sends to who only reads",
+    );
     let mut y = TOP;
     for group in &groups {
         text(&mut svg, 16.0, y + 18.0, "group", group.title);

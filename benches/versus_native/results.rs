@@ -7,7 +7,7 @@ use crate::bed::Bed;
 use crate::copy::Copied;
 use crate::drain::Drained;
 use crate::lag::Lags;
-use crate::options::Options;
+use crate::options::{Options, Over};
 
 /// Raw figures of every round; times are in seconds where the name does not say otherwise.
 #[derive(Clone, Debug, Serialize)]
@@ -19,7 +19,7 @@ pub struct Results {
     /// Of both servers.
     pub settings: Vec<&'static str>,
     /// What both ways reach both servers by.
-    pub over: &'static str,
+    pub over: String,
     pub native_streaming: &'static str,
     /// Lines added to walferry's configuration.
     pub walferry_settings: Vec<String>,
@@ -39,7 +39,7 @@ impl Results {
             postgres: bed.on_source.value("SELECT version()", &[]).await?,
             cpus: std::thread::available_parallelism()?.get(),
             settings: Bed::settings(bed.site.binaries.major),
-            over: options.over.as_str(),
+            over: over(options.over),
             native_streaming: options.native_streaming.as_str(),
             walferry_settings: options.set.clone(),
             rounds: options.rounds(),
@@ -68,6 +68,15 @@ impl Results {
             text += &format!("walferry: {}\n", self.walferry_settings.join(", "));
         }
         text
+    }
+}
+
+/// In words. By TCP, what a small message costs its sender depends on the congestion control.
+fn over(over: Over) -> String {
+    let control = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok();
+    match control.filter(|_| over == Over::Tcp) {
+        Some(control) => format!("{} ({})", over.as_str(), control.trim()),
+        None => over.as_str().to_owned(),
     }
 }
 

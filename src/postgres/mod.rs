@@ -40,4 +40,5 @@ pub mod wire;
 pub use client::Client;
 pub use conninfo::ConnectOptions;
 pub use error::{PgError, ServerError};
+pub use transport::Reach;
 pub use wire::{WireConnection, WireReader, WireWriter};

@@ -106,7 +106,7 @@ pub struct WalReceiver {
     status: Option<AbortOnDropHandle<Result<WireWriter, SourceError>>>,
     shared: Arc<Shared>,
     silence: Silence,
-    pace: Pace,
+    pace: Box<Pace>,
     silence_limit: Duration,
     stop: CancellationToken,
     binary: bool,
@@ -129,7 +129,7 @@ impl WalReceiver {
         conn.start_copy_both(&sql).await.map_err(|error| slot_error(&options.slot, "streaming from", error))?;
         let interval = sender_timeout.map_or(options.status_interval, |limit| options.status_interval.min(limit / 3));
         let silence_limit = sender_timeout.map_or(options.silence_limit, |limit| limit.max(SHORTEST_SILENCE));
-        let peer = conn.peer().to_owned();
+        let (peer, reach) = (conn.peer().to_owned(), conn.reach());
         let (shared, stop) = (Arc::new(Shared::default()), CancellationToken::new());
         shared.hold(options.hold_confirmation);
         tracing::info!(
@@ -151,7 +151,7 @@ impl WalReceiver {
         };
         let status = Some(AbortOnDropHandle::new(tokio::spawn(status.run())));
         let now = Instant::now();
-        let (silence, pace) = (Silence::new(silence_limit, now), Pace::default());
+        let (silence, pace) = (Silence::new(silence_limit, now), Box::new(Pace::new(reach)));
         Ok(Self { reader, status, shared, silence, pace, silence_limit, stop, binary: options.binary, peer })
     }
 

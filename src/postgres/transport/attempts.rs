@@ -5,12 +5,13 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::dial::{Address, dial, label, resolve};
 use super::encrypt::encrypt;
-use super::{Dialect, Link, Session, Target};
+use super::{Dialect, Link, Opened, Reach, Session, Target};
 use crate::error::{Judged, Verdict};
 use crate::postgres::conninfo::{Host, SslMode, TargetSessionAttrs};
 use crate::postgres::tls::{Tls, TlsFailure};
@@ -211,11 +212,18 @@ async fn attempt<D: Dialect>(
     attrs: TargetSessionAttrs,
     dialect: &D,
 ) -> Result<D::Session, Failure> {
-    let link = dial(address, target.options).await.map_err(|error| unreachable(address, &error))?;
-    let opened = encrypt(link, address, encryption).await?;
+    let opened = open(target.options, address, encryption).await?;
     let mut session = dialect.start(opened, target).await.map_err(|error| Failure::startup(&error))?;
     check_attrs(&mut session, attrs).await?;
     Ok(session)
+}
+
+/// A stream as this attempt wants it.
+async fn open(options: &ConnectOptions, address: &Address, encryption: Encryption<'_>) -> Result<Opened, Failure> {
+    let begun = Instant::now();
+    let link = dial(address, options).await.map_err(|error| unreachable(address, &error))?;
+    let reach = Reach::of(&link, begun.elapsed());
+    encrypt(link, address, reach, encryption).await
 }
 
 async fn check_attrs<S: Session>(session: &mut S, attrs: TargetSessionAttrs) -> Result<(), Failure> {
@@ -306,11 +314,7 @@ pub(crate) async fn reopen(options: &ConnectOptions, address: &Address, peer: &s
     let peer: Arc<str> = peer.into();
     let mut failures = Vec::new();
     for encryption in encryptions(options, address, tls.as_ref()) {
-        let opening = within(options, "connect", async {
-            let link = dial(address, options).await.map_err(|error| unreachable(address, &error))?;
-            encrypt(link, address, encryption).await
-        });
-        match opening.await {
+        match within(options, "connect", open(options, address, encryption)).await {
             Ok(opened) => return Ok(opened.link),
             Err(failure) => failures.push((peer.clone(), failure)),
         }

@@ -4,12 +4,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::attempts::{Encryption, Failure};
-use super::{Address, Link, Opened};
+use super::{Address, Link, Opened, Reach};
 use crate::postgres::ServerError;
 
 /// The stream as this attempt wants it: plain, or encrypted after the server agreed.
-pub(super) async fn encrypt(link: Link, address: &Address, how: Encryption<'_>) -> Result<Opened, Failure> {
-    let plain = |link| Opened { link, end_point: None, address: address.clone() };
+pub(super) async fn encrypt(
+    link: Link,
+    address: &Address,
+    reach: Reach,
+    how: Encryption<'_>,
+) -> Result<Opened, Failure> {
+    let plain = |link| Opened { link, end_point: None, address: address.clone(), reach };
     let (tls, may_stay_plain, direct) = match how {
         Encryption::Plain => return Ok(plain(link)),
         Encryption::Tls { tls, may_stay_plain, direct } => (tls, may_stay_plain, direct),
@@ -29,7 +34,7 @@ pub(super) async fn encrypt(link: Link, address: &Address, how: Encryption<'_>) 
     }
     let encrypted = tls.handshake(stream, name, socket.ip()).await.map_err(Failure::tls)?;
     let link = Link::Tls(Box::new(encrypted.stream));
-    Ok(Opened { link, end_point: encrypted.end_point, address: address.clone() })
+    Ok(Opened { link, end_point: encrypted.end_point, address: address.clone(), reach })
 }
 
 /// Sends the SSLRequest; whether the server agreed.

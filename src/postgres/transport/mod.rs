@@ -7,6 +7,7 @@
 //! | `dial.rs` | names to addresses, sockets and their options |
 //! | `encrypt.rs` | the SSLRequest and what may follow it |
 //! | `link.rs` | a stream that is TCP, Unix or TLS |
+//! | `reach.rs` | how far away the server is, for who reads from it |
 //!
 //! Who speaks the start-up on the stream is not known here: the wire connection and tokio-postgres both implement
 //! [`Dialect`].
@@ -15,6 +16,7 @@ mod attempts;
 mod dial;
 mod encrypt;
 mod link;
+mod reach;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use secrecy::SecretString;
 pub(crate) use self::attempts::{connect, reopen};
 pub(crate) use self::dial::Address;
 pub(crate) use self::link::{Link, LinkReader, LinkWriter};
+pub use self::reach::Reach;
+pub(crate) use self::reach::narrow;
 use super::{ConnectOptions, PgError};
 use crate::error::Verdict;
 use crate::sql::Sql;
@@ -35,6 +39,7 @@ pub(crate) struct Opened {
     pub(crate) end_point: Option<Vec<u8>>,
     /// Where the stream leads, for cancel requests.
     pub(crate) address: Address,
+    pub(crate) reach: Reach,
 }
 
 /// One server that is being tried.

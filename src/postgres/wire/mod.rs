@@ -33,7 +33,7 @@ pub use self::copy::Answer;
 pub use self::exchange::Progress;
 pub use self::reader::WireReader;
 pub use self::writer::WireWriter;
-use super::transport::{self, Address, Dialect, Opened, Session, Target};
+use super::transport::{self, Address, Dialect, Opened, Reach, Session, Target};
 use super::{ConnectOptions, PgError, session};
 use crate::sql::Sql;
 
@@ -91,6 +91,7 @@ pub struct WireConnection {
     server_version: u32,
     peer: Arc<str>,
     canceller: Canceller,
+    reach: Reach,
     running: Running,
 }
 
@@ -117,7 +118,7 @@ impl WireConnection {
     pub fn over(reader: WireReader, writer: WireWriter, server_version: u32, options: ConnectOptions) -> Self {
         let peer: Arc<str> = reader.peer().into();
         let canceller = Canceller::new(options, Address::Unix("/nowhere".into()), None, peer.clone());
-        Self { reader, writer, server_version, peer, canceller, running: Running::Nothing }
+        Self { reader, writer, server_version, peer, canceller, reach: Reach::Socket, running: Running::Nothing }
     }
 
     /// `server_version_num`.
@@ -128,6 +129,11 @@ impl WireConnection {
     /// Who is at the other end, for messages: `host:port/dbname`, never a secret.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// How the server is reached.
+    pub fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// What can ask the server to stop this connection's statement while it runs.
@@ -246,16 +252,19 @@ impl Dialect for WireDialect<'_> {
 
     async fn start(&self, opened: Opened, target: &Target<'_>) -> Result<WireConnection, PgError> {
         let peer = target.peer.clone();
+        let (name, purpose, reach) = (self.application_name, self.purpose, opened.reach);
+        if purpose == Purpose::Replication && reach == Reach::Near {
+            transport::narrow(&opened.link);
+        }
         let (reader, writer) = opened.link.split();
         let mut reader = WireReader::over(reader, peer.clone());
         let mut writer = WireWriter::over(writer, peer.clone());
-        let (name, purpose) = (self.application_name, self.purpose);
         let key = startup::start(&mut reader, &mut writer, target, opened.end_point, name, purpose).await?;
         let canceller = Canceller::new(target.options.clone(), opened.address, key, peer.clone());
         let reported = reader.parameter("server_version").and_then(session::version_number);
         let server_version = reported.ok_or_else(|| reader.violation("the server reports no version"))?;
         let mut connection =
-            WireConnection { reader, writer, server_version, peer, canceller, running: Running::Nothing };
+            WireConnection { reader, writer, server_version, peer, canceller, reach, running: Running::Nothing };
         connection.query(&session::pin(server_version)).await?;
         Ok(connection)
     }
