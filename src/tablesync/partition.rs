@@ -29,10 +29,13 @@ impl BlockRange {
     }
 }
 
+/// The most ranges of one table: each has statements of its own in memory. They are larger where these are too few.
+const MOST: u64 = 10_000;
+
 /// Cuts a table of `blocks` blocks and `bytes` bytes (with TOAST, so it may be more than the blocks hold) into ranges
 /// of about `range_bytes`. Never empty.
 pub fn ranges(blocks: u32, bytes: u64, range_bytes: u64) -> Vec<BlockRange> {
-    let wanted = bytes.div_ceil(range_bytes.max(1));
+    let wanted = bytes.div_ceil(range_bytes.max(1)).min(MOST);
     // At least one block each.
     let count = wanted.clamp(1, u64::from(blocks.max(1)));
     let start = |index: u64| {
@@ -72,9 +75,15 @@ mod tests {
         assert_eq!(ranges(1, 100 << 20, 10 << 20).len(), 1);
     }
 
+    #[test]
+    fn a_huge_table_is_cut_into_larger_ranges() {
+        // 10 TiB.
+        assert_eq!(ranges(10 << 27, 10 << 40, 64 << 20).len(), 10_000);
+    }
+
     proptest! {
         #[test]
-        fn ranges_cover_every_block_once(blocks in 0..=u32::MAX, bytes in 0..1_u64 << 50, parts in 1..5_000_u64) {
+        fn ranges_cover_every_block_once(blocks in 0..=u32::MAX, bytes in 0..1_u64 << 50, parts in 1..20_000_u64) {
             let ranges = ranges(blocks, bytes, bytes / parts + 1);
             prop_assert_eq!(ranges[0].from, 0);
             prop_assert_eq!(ranges[ranges.len() - 1].to, None);
