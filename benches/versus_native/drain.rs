@@ -63,7 +63,7 @@ pub async fn measure(bed: &Bed, workload: &Workload, options: &Options) -> Resul
         rounds: Vec::new(),
     };
     for number in 1..=options.rounds() {
-        stage.vacuum(bed).await?;
+        stage.rest(bed).await?;
         let alone = Alone::stand(&stage.source).await?;
         let first = stage.mark().await?;
         stage.source.run(&format!("CALL run({changes}, {number})")).await.context("the workload fails")?;

@@ -74,12 +74,28 @@ impl Stage {
     }
 
     /// What autovacuum would do in its own time.
-    pub async fn vacuum(&self, bed: &Bed) -> Result<()> {
+    async fn vacuum(&self, bed: &Bed) -> Result<()> {
         self.source.run("VACUUM ANALYZE").await?;
         for side in &self.sides {
             for database in side.replica.databases() {
                 Database::connect(&bed.target, database).await?.run("VACUUM ANALYZE").await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Before a round: as after a while in which nothing happened. A slot that was switched off right after a backlog
+    /// would begin by decoding it again, so each way is switched on until it has confirmed what there was.
+    pub async fn rest(&mut self, bed: &Bed) -> Result<()> {
+        self.vacuum(bed).await?;
+        let marker = self.mark().await?;
+        let written = self.source.written().await?;
+        bed.checkpoint().await?;
+        for side in &mut self.sides {
+            let begun = side.replica.switch_on(bed).await?;
+            side.watch.wait(&mut side.replica, marker, marker, begun).await?;
+            side.replica.confirmed(bed, written).await?;
+            side.replica.switch_off(bed).await?;
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ pub async fn measure(bed: &Bed, options: &Options) -> Result<Vec<Lags>> {
     for &rate in &options.lag_rates {
         let mut lags = Lags { rate, rounds: Vec::new() };
         for number in 1..=options.rounds() {
-            stage.vacuum(bed).await?;
+            stage.rest(bed).await?;
             let round = Both::in_turn(number, async |way| {
                 first_id += IDS;
                 follow(bed, &mut stage, way, Load { rate, seconds, first_id }).await

@@ -9,6 +9,7 @@ mod walferry;
 
 use std::time::{Duration, Instant};
 
+use ::walferry::lsn::Lsn;
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
@@ -122,6 +123,18 @@ impl Replica {
         Ok(())
     }
 
+    /// Waits until the source may forget what it has written so far.
+    pub async fn confirmed(&self, bed: &Bed, written: Lsn) -> Result<()> {
+        let begun = Instant::now();
+        let ask = "SELECT bool_and(confirmed_flush_lsn >= $2::text::pg_lsn) FROM pg_replication_slots \
+                   WHERE slot_name = ANY($1::text[])";
+        while !bed.on_source.value::<bool>(ask, &[&self.slots(), &written.to_string()]).await? {
+            ensure!(begun.elapsed() < PATIENCE, "{} does not confirm what it has", self.way());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
     /// Takes it away again, with its slots and its publication.
     pub async fn remove(mut self, bed: &Bed) -> Result<()> {
         self.switch_off(bed).await?;
@@ -153,13 +166,16 @@ impl Replica {
         Ok(usage)
     }
 
-    async fn walsenders(&self, bed: &Bed) -> Result<Vec<i32>> {
-        let slots = match self {
+    fn slots(&self) -> Vec<String> {
+        match self {
             Self::Native(native) => native.databases().to_vec(),
             Self::Walferry(_) => vec![walferry::SLOT.to_owned()],
-        };
+        }
+    }
+
+    async fn walsenders(&self, bed: &Bed) -> Result<Vec<i32>> {
         let ask = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = ANY($1::text[]) AND active";
-        bed.on_source.column(ask, &[&slots]).await
+        bed.on_source.column(ask, &[&self.slots()]).await
     }
 
     async fn appliers(&self, bed: &Bed) -> Result<Vec<i32>> {
