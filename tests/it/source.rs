@@ -1,5 +1,6 @@
 //! The source on real servers: what a publication publishes by version, slots and their snapshots, the stream's life.
 
+mod backlog;
 mod publication;
 mod slot;
 mod stream;
