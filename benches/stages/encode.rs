@@ -15,7 +15,7 @@ use crate::plan::{plan, traits};
 fn parameters(bencher: Bencher, case: Case) {
     let (part, values) = (case.part(), values(case));
     let group = group(case, &part);
-    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| encode::parameters(&group.rows, ROWS, &values));
+    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| encode::parameters(&group.rows, ROWS as u64, &values));
 }
 
 #[divan::bench(args = Shape::ALL)]

@@ -47,7 +47,7 @@ impl Applier {
             };
             let refused = match step {
                 Step::Change(at) | Step::Counted(at) => at,
-                Step::Control | Step::Group(_) | Step::Progress | Step::Commit => {
+                Step::Control | Step::Group(_) | Step::Exactly(..) | Step::Progress | Step::Commit => {
                     return Err(ApplyError::RefusedCommit { lsn: position(part), source: error });
                 }
             };

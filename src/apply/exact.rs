@@ -163,12 +163,12 @@ impl Applier {
         if self.stored < batch.end { self.advance(batch.end, batch.commit, &[], &[]).await } else { Ok(()) }
     }
 
-    /// Applies a whole transaction, or the next piece of one.
+    /// Applies the next piece of a transaction. What `ahead` shows meanwhile is to be applied next.
     ///
     /// # Errors
     /// What the target refuses, even change by change. The transaction is then rolled back.
-    pub async fn piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
-        let result = self.try_piece(part).await;
+    pub async fn piece(&mut self, part: &Arc<Part>, ahead: &mut Ahead<'_>) -> Result<(), ApplyError> {
+        let result = self.try_piece(part, ahead).await;
         self.roll_back_if(&result).await?;
         result
     }
@@ -177,13 +177,14 @@ impl Applier {
         if result.is_err() && self.session.is_open() { self.rollback().await } else { Ok(()) }
     }
 
-    async fn try_piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
+    async fn try_piece(&mut self, part: &Arc<Part>, ahead: &mut Ahead<'_>) -> Result<(), ApplyError> {
         self.session.tidy().await?;
         self.resolve(std::slice::from_ref(part)).await?;
         if part.index == 0 {
             self.begun = Instant::now();
         }
-        if self.planned_piece(part).await? { self.end_piece(part, &[]).await } else { self.exact_piece(part).await }
+        let planned = self.planned_piece(part, ahead).await?;
+        if planned { self.end_piece(part, &[]).await } else { self.exact_piece(part).await }
     }
 
     async fn exact_piece(&mut self, part: &Arc<Part>) -> Result<(), ApplyError> {
@@ -207,7 +208,7 @@ impl Applier {
         if let Some((step, error)) = landed.failed {
             self.give_up_on(step, error)?;
             self.session.control(&ROLLBACK_TO).await?;
-            self.session.forget().await?;
+            self.forget().await?;
             missing = self.stepwise(part).await?;
         }
         self.end_piece(part, &missing).await
@@ -255,10 +256,16 @@ impl Applier {
     /// # Errors
     /// As [`crate::postgres::WireConnection::query`].
     pub async fn rollback(&mut self) -> Result<(), PgError> {
-        (self.open, self.ready) = (false, None);
+        self.open = false;
         self.mended.clear();
         // A ROLLBACK outside a transaction is a warning.
         self.session.control(&Sql::new("ROLLBACK")).await?;
+        self.forget().await
+    }
+
+    /// See [`Session::forget`]; what was made ready goes with it.
+    pub(super) async fn forget(&mut self) -> Result<(), PgError> {
+        self.ready = None;
         self.session.forget().await
     }
 

@@ -28,6 +28,8 @@ pub enum Step {
     Counted(usize),
     /// The n-th group of a plan.
     Group(usize),
+    /// As [`Step::Group`], and not done unless it touches so many rows.
+    Exactly(usize, u64),
     /// Moves the progress row.
     Progress,
     /// COMMIT.
@@ -43,6 +45,8 @@ pub struct Landed {
     pub missing: Vec<usize>,
     /// Rows of the last step that counted any (INSERT, UPDATE, DELETE).
     pub rows: u64,
+    /// The first group that touched another number of rows than it was to.
+    pub miscounted: Option<usize>,
 }
 
 /// A flight being loaded.
@@ -219,7 +223,7 @@ impl<'a> Flight<'a> {
     fn sealed(&mut self) -> Answers {
         self.flown = true;
         frontend::sync(self.session.wire.writer.buffer());
-        let landed = Landed { failed: None, missing: Vec::new(), rows: 0 };
+        let landed = Landed { failed: None, missing: Vec::new(), rows: 0, miscounted: None };
         Answers { steps: std::mem::take(&mut self.steps), done: 0, landed, ended: false }
     }
 }
@@ -256,8 +260,12 @@ impl Answers {
             b'C' => {
                 let rows = rows(&frame.body);
                 self.landed.rows = rows.unwrap_or(self.landed.rows);
-                if let (Some(Step::Counted(at)), Some(0)) = (self.steps.get(self.done), rows) {
-                    self.landed.missing.push(*at);
+                match (self.steps.get(self.done), rows) {
+                    (Some(Step::Counted(at)), Some(0)) => self.landed.missing.push(*at),
+                    (Some(Step::Exactly(group, due)), Some(rows)) if rows != *due => {
+                        self.landed.miscounted = self.landed.miscounted.or(Some(*group));
+                    }
+                    _ => {}
                 }
                 self.done += 1;
             }

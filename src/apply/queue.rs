@@ -57,6 +57,17 @@ pub enum Work {
     Closed,
 }
 
+impl Work {
+    /// What is to be applied.
+    pub fn parts(&self) -> &[Arc<Part>] {
+        match self {
+            Self::Batch(batch) => &batch.transactions,
+            Self::Piece(part, _) => std::slice::from_ref(part),
+            Self::Abort | Self::Frozen | Self::Closed => &[],
+        }
+    }
+}
+
 /// Consecutive whole transactions.
 #[derive(Debug)]
 pub struct Batch {
@@ -251,12 +262,16 @@ impl Receiver {
         }
     }
 
-    /// The next batch, if it is a large one that waits already.
-    fn waiting(&self, batch_bytes: u64) -> Option<Batch> {
+    /// The next batch, if it is a large one that waits already, or the next piece.
+    fn waiting(&self, batch_bytes: u64) -> Option<Work> {
         let mut state = self.0.state();
-        let waits =
-            state.queued >= self.0.grown() && matches!(state.items.front(), Some(Item::Part(part)) if part.is_whole());
-        if waits { self.gather(&mut state, batch_bytes) } else { None }
+        match state.items.front() {
+            Some(Item::Part(part)) if !part.is_whole() => self.piece(&mut state),
+            Some(Item::Part(_)) if state.queued >= self.0.grown() => {
+                self.gather(&mut state, batch_bytes).map(Work::Batch)
+            }
+            _ => None,
+        }
     }
 
     /// Tells the dispatcher whether this worker is getting on; a full queue before a failing one holds up nobody.
@@ -280,16 +295,18 @@ impl Receiver {
                 state.items.pop_front();
                 return Some(Work::Abort);
             }
-            Some(Item::Part(part)) if !part.is_whole() => {
-                let part = Arc::clone(part);
-                state.items.pop_front();
-                state.queued -= part.memory as u64;
-                let held = Held { shared: Some(Arc::clone(&self.0)), bytes: part.memory as u64 };
-                return Some(Work::Piece(part, held));
-            }
+            Some(Item::Part(part)) if !part.is_whole() => return self.piece(&mut state),
             Some(_) => {}
         }
         Some(Work::Batch(self.gather(&mut state, batch_bytes)?))
+    }
+
+    /// The first part.
+    fn piece(&self, state: &mut State) -> Option<Work> {
+        let Some(Item::Part(part)) = state.items.pop_front() else { return None };
+        let bytes = part.memory as u64;
+        state.queued -= bytes;
+        Some(Work::Piece(part, Held { shared: Some(Arc::clone(&self.0)), bytes }))
     }
 
     fn gather(&self, state: &mut State, batch_bytes: u64) -> Option<Batch> {
@@ -318,21 +335,21 @@ impl Receiver {
     }
 }
 
-/// A look at the batch after the one that is being applied.
+/// A look at the batch or piece after the one that is being applied.
 pub struct Ahead<'a> {
     queue: &'a Receiver,
     batch_bytes: u64,
-    next: &'a mut Option<Batch>,
+    next: &'a mut Option<Work>,
 }
 
 impl<'a> Ahead<'a> {
-    /// Batches come from `queue`, and go to `next`.
-    pub fn new(queue: &'a Receiver, batch_bytes: u64, next: &'a mut Option<Batch>) -> Self {
+    /// What comes from `queue` goes to `next`.
+    pub fn new(queue: &'a Receiver, batch_bytes: u64, next: &'a mut Option<Work>) -> Self {
         Self { queue, batch_bytes, next }
     }
 
-    /// The next batch, if it is a large one that waits already.
-    pub fn look(&mut self) -> Option<&Batch> {
+    /// The next batch, if it is a large one that waits already, or the next piece.
+    pub fn look(&mut self) -> Option<&Work> {
         if self.next.is_none() {
             *self.next = self.queue.waiting(self.batch_bytes);
         }

@@ -93,8 +93,12 @@ impl Session {
     /// # Errors
     /// As [`WireConnection::connect`].
     pub async fn open(options: &SessionOptions) -> Result<Self, PgError> {
-        let mut wire = WireConnection::connect(&options.connect, &options.application_name, Purpose::Ordinary).await?;
-        let client = Arc::new(Client::connect(&options.connect, &options.application_name).await?);
+        let (connect, name) = (&options.connect, &options.application_name);
+        let (mut wire, client) = tokio::try_join!(
+            WireConnection::connect(connect, name, Purpose::Ordinary),
+            Client::connect(connect, name),
+        )?;
+        let client = Arc::new(client);
         let millis = |limit: Option<Duration>| Sql::number(limit.map_or(0, |limit| limit.as_millis() as i64));
         // Every statement finds its rows by one index: plan it once, and never by reading the whole table because the
         // table happened to be empty when it was planned, or more rows were expected. (What is turned off is chosen

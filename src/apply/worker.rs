@@ -58,7 +58,7 @@ struct Worker {
     backoff: ExponentialBackoff,
     failing: bool,
     /// What was taken from the queue already.
-    next: Option<Batch>,
+    next: Option<Work>,
 }
 
 /// Applies what comes through `queue` to the target behind `session`, whose stored progress `stored` is durable.
@@ -110,14 +110,17 @@ impl Worker {
                 },
                 work = async {
                     match self.next.take() {
-                        Some(batch) => Work::Batch(batch),
+                        Some(work) => work,
                         None => queue.next(self.options.batch_bytes).await,
                     }
                 } => work,
             };
             let result = match work {
                 Work::Batch(batch) => self.batch(&batch, &queue).await,
-                Work::Piece(part, _held) => self.applier.piece(&part).await.map_err(restart),
+                Work::Piece(part, _held) => {
+                    let mut ahead = Ahead::new(&queue, self.options.batch_bytes, &mut self.next);
+                    self.applier.piece(&part, &mut ahead).await.map_err(restart)
+                }
                 Work::Abort => self.abort(&queue).await,
                 Work::Frozen => return Ended::CaughtUp,
                 Work::Closed => {

@@ -3,6 +3,7 @@
 use crate::support::modes::MODES;
 use crate::support::pair::{Pair, run, text, wait_halted};
 use crate::support::prelude::*;
+use crate::support::process;
 use crate::support::workload::{self, Writer};
 
 /// Changes that were applied in bulk.
@@ -276,4 +277,74 @@ async fn what_must_be_applied_one_by_one_is_and_the_rest_goes_on_beside_it() {
     pair.equal(&["plain"], seconds(30)).await;
     assert_eq!(text(&pair.target, "SELECT string_agg(v, ',' ORDER BY n) FROM seen").await.unwrap(), "a,b");
     assert_eq!(in_bulk(&daemon).await, 0.0);
+}
+
+#[tokio::test]
+async fn rows_that_are_missing_among_thousands_are_found_before_anything_is_committed() {
+    let tables = "CREATE TABLE t (id int PRIMARY KEY, v text);
+                  CREATE TABLE two (a int, b int, v text, PRIMARY KEY (a, b))";
+    let pair = Pair::start(tables).await;
+    let fill = "INSERT INTO t SELECT n, 'v' FROM generate_series(1, 20000) n;
+                INSERT INTO two SELECT n, -n, 'v' FROM generate_series(1, 20000) n";
+    run(&pair.source, fill).await;
+    // One large transaction, whole and in pieces.
+    for (round, apply) in ["", "queue_bytes = \"512KiB\""].into_iter().enumerate() {
+        let mut daemon = stopped(&pair, apply).await;
+        let from = round * 6000;
+        let (updated, deleted) = (from + 1000, from + 4000);
+        let missing = format!("IN ({updated}, {deleted})");
+        run(&pair.target, &format!("DELETE FROM t WHERE id {missing}; DELETE FROM two WHERE a {missing}")).await;
+        let change = |table: &str, key: &str| {
+            format!(
+                "UPDATE {table} SET v = 'new' WHERE {key} BETWEEN {from} AND {from} + 2999;
+                 DELETE FROM {table} WHERE {key} BETWEEN {from} + 3000 AND {from} + 5999;"
+            )
+        };
+        run(&pair.source, &[change("t", "id"), change("two", "a")].concat()).await;
+        daemon.start();
+        pair.equal(&["t", "two"], seconds(60)).await;
+        for kind in ["update_missing", "delete_missing"] {
+            let labels = [("kind", kind)];
+            daemon.wait_metric("walferry_target_conflicts_total", &labels, |met| met == 2.0, seconds(20)).await;
+        }
+        assert!(fallbacks(&daemon).await >= 1.0);
+        // What comes next goes in bulk.
+        let bulk = in_bulk(&daemon).await;
+        let next = "UPDATE two SET v = 'next' WHERE a > 13000";
+        let again = async || {
+            run(&pair.source, next).await;
+            pair.equal(&["t", "two"], seconds(20)).await;
+            (in_bulk(&daemon).await >= bulk + 7000.0).then_some(())
+        };
+        wait_for("thousands of rows to be applied in bulk", seconds(60), again).await;
+        assert_eq!(daemon.log_count("conflict:"), 4, "each is reported once");
+        assert!(daemon.terminate(seconds(60)).await.success());
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_stands_still_before_its_commit_does_not_keep_the_target_to_itself() {
+    let pair = Pair::start("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    run(&pair.source, "INSERT INTO t SELECT n, 'v' FROM generate_series(1, 6000) n").await;
+    let mut daemon = pair.daemon("").start();
+    daemon.wait_ready(seconds(60)).await;
+    let other = pair.cluster.connect(&pair.to.name).await;
+    run(&other, "BEGIN; LOCK TABLE t IN SHARE MODE").await;
+    run(&pair.source, "UPDATE t SET v = 'new'").await;
+    let sessions = async |state: &str| {
+        let of_daemon = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                         AND application_name LIKE 'walferry%'";
+        text(&pair.target, &format!("{of_daemon} AND {state}")).await.unwrap() != "0"
+    };
+    let waits = async || sessions("wait_event_type = 'Lock'").await.then_some(());
+    wait_for("the daemon to wait for the table", seconds(30), waits).await;
+    process::stop(daemon.pid());
+    run(&other, "ROLLBACK").await;
+    let idle = async || sessions("state = 'idle in transaction'").await.then_some(());
+    wait_for("its rows to be there, without their commit", seconds(30), idle).await;
+    let gone = async || (!sessions("state = 'idle in transaction'").await).then_some(());
+    wait_for("the target to give up on it", seconds(30), gone).await;
+    run(&other, "SELECT * FROM walferry.progress FOR UPDATE NOWAIT").await;
+    process::signal(daemon.pid(), "CONT");
+    pair.equal(&["t"], seconds(30)).await;
 }

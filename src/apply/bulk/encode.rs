@@ -24,11 +24,7 @@ pub struct OtherFormat;
 ///
 /// # Errors
 /// [`OtherFormat`].
-pub fn parameters(
-    rows: &[PlannedRow<'_>],
-    touched: usize,
-    values: &[(Value, Wire)],
-) -> Result<Vec<Bytes>, OtherFormat> {
+pub fn parameters(rows: &[PlannedRow<'_>], touched: u64, values: &[(Value, Wire)]) -> Result<Vec<Bytes>, OtherFormat> {
     let mut arrays: Vec<BytesMut> =
         values.iter().map(|(value, wire)| array(*wire, rows.len(), datum(&rows[0], *value))).collect();
     for row in rows {

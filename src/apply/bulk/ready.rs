@@ -15,7 +15,7 @@ use crate::apply::session::Session;
 use crate::apply::statement::{Many, Shape, Value};
 use crate::apply::table::{TargetTable, Wire};
 use crate::change::{Change, Part};
-use crate::lsn::{EndLsn, Lsn};
+use crate::lsn::Lsn;
 use crate::postgres::PgError;
 use crate::relation::Relation;
 use crate::sql::Sql;
@@ -23,15 +23,27 @@ use crate::sql::Sql;
 const HASH_JOIN: Sql = Sql::new("SET LOCAL enable_hashjoin = on");
 const NO_HASH_JOIN: Sql = Sql::new("SET LOCAL enable_hashjoin = off");
 
+/// When it is found out whether every group has touched as many rows as it was to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Count {
+    /// As it is done: a group that has not raises.
+    AtOnce,
+    /// In the answers: COMMIT is not to be sent before them.
+    Afterwards,
+}
+
 /// See the module.
 pub(in crate::apply) struct Ready {
-    /// The end of the batch it is made of.
-    pub(super) end: EndLsn,
+    /// The parts it is made of: the first one, and how many.
+    first: Option<Arc<Part>>,
+    length: usize,
     steps: Vec<Loaded>,
     /// Changes of tables that are applied one by one, apart from the rest.
     pub(super) apart: Vec<Arc<Part>>,
     /// How many changes are planned.
     pub(super) changes: u64,
+    /// When its rows are counted.
+    pub(super) count: Count,
 }
 
 enum Loaded {
@@ -46,7 +58,12 @@ enum Loaded {
 /// A group's rows.
 enum Rows {
     Copy(Vec<Bytes>),
-    Many(Many, Vec<Bytes>),
+    /// `due`: how many are to be touched, where that matters.
+    Many {
+        shape: Shape,
+        due: Option<u64>,
+        values: Vec<Bytes>,
+    },
 }
 
 impl Ready {
@@ -54,26 +71,38 @@ impl Ready {
     ///
     /// # Errors
     /// A table that has not been matched, or a value in another format than was announced: mistakes of the program.
-    pub(super) fn new(planned: Planned<'_>, end: EndLsn, session: &Session) -> Result<Self, PgError> {
+    pub(super) fn new(
+        parts: &[Arc<Part>],
+        planned: Planned<'_>,
+        session: &Session,
+        count: Count,
+    ) -> Result<Self, PgError> {
         let mut steps = Vec::new();
         for stage in &planned.stages {
             match stage {
                 Stage::Groups(groups) => {
                     for group in groups {
-                        steps.push(group_rows(group, session)?);
+                        steps.push(group_rows(group, session, count)?);
                     }
                 }
                 Stage::Truncate(at, change) => steps.push(Loaded::Truncate(*at, Change::clone(change))),
             }
         }
-        Ok(Self { end, steps, apart: planned.apart, changes: planned.changes })
+        let (first, length) = (parts.first().cloned(), parts.len());
+        Ok(Self { first, length, steps, apart: planned.apart, changes: planned.changes, count })
+    }
+
+    /// Whether it is made of these parts.
+    pub(super) fn is_of(&self, parts: &[Arc<Part>]) -> bool {
+        let same = |(one, other): (&Arc<Part>, &Arc<Part>)| Arc::ptr_eq(one, other);
+        parts.len() == self.length && parts.first().zip(self.first.as_ref()).is_some_and(same)
     }
 
     /// Adds it to a flight: its groups are the flight's, in order.
     pub(super) fn load(&mut self, flight: &mut Flight<'_>, policy: ConflictPolicy, lsn: Lsn) -> Result<(), ApplyError> {
         for (place, step) in self.steps.iter_mut().enumerate() {
             match step {
-                Loaded::Group { table, rows } => load_rows(flight, table, rows, Step::Group(place))?,
+                Loaded::Group { table, rows } => load_rows(flight, table, rows, place)?,
                 Loaded::Truncate(at, change) => load(flight, policy, change, *at, lsn)?,
             }
         }
@@ -89,7 +118,7 @@ impl Ready {
     }
 }
 
-fn group_rows(group: &Group<'_>, session: &Session) -> Result<Loaded, PgError> {
+fn group_rows(group: &Group<'_>, session: &Session, count: Count) -> Result<Loaded, PgError> {
     let table = session.matched_table(group.relation)?;
     if group.action == Action::Insert && group.rows.len() >= COPY && table.copies() {
         let columns = table.written.iter().map(|column| column.index);
@@ -100,34 +129,37 @@ fn group_rows(group: &Group<'_>, session: &Session) -> Result<Loaded, PgError> {
         let rows = Rows::Copy(data.map_err(other_format)?);
         return Ok(Loaded::Group { table, rows });
     }
-    let many = match &group.action {
+    let all = group.rows.len() as u64;
+    let (many, due) = match &group.action {
         // Rows that a foreign key of the table has removed already are no conflict.
-        Action::Delete => Many::Delete { counted: !table.info.cascaded || session.replica_role },
-        Action::Absent => Many::DeleteKey,
-        Action::Update { unset, rekey } => Many::Update { unset: unset.clone(), rekey: *rekey },
-        Action::Insert => Many::Insert,
-        Action::DeleteEqual => Many::DeleteEqual,
-        Action::UpdateEqual => Many::UpdateEqual,
+        Action::Delete if table.info.cascaded && !session.replica_role => (Many::Delete, None),
+        Action::Delete => (Many::Delete, Some(all)),
+        Action::Absent => (Many::DeleteKey, Some(0)),
+        Action::Update { unset, rekey } => (Many::Update { unset: unset.clone(), rekey: *rekey }, Some(all)),
+        // None is left out: what leaves rows out (triggers, rules) is not applied so.
+        Action::Insert => (Many::Insert, None),
+        Action::DeleteEqual => (Many::DeleteEqual, Some(all)),
+        Action::UpdateEqual => (Many::UpdateEqual, Some(all)),
     };
-    let touched = if group.action == Action::Absent { 0 } else { group.rows.len() };
-    let values = session.values(&table, &Shape::Many(many.clone()));
+    let shape = Shape::Many { many, guarded: due.is_some() && count == Count::AtOnce };
+    let values = session.values(&table, &shape);
     let values: Vec<(Value, Wire)> = values.iter().map(|value| (*value, wire(&table, *value))).collect();
-    let values = encode::parameters(&group.rows, touched, &values).map_err(other_format)?;
-    let rows = Rows::Many(many, values);
-    Ok(Loaded::Group { table, rows })
+    let values = encode::parameters(&group.rows, due.unwrap_or_default(), &values).map_err(other_format)?;
+    Ok(Loaded::Group { table, rows: Rows::Many { shape, due, values } })
 }
 
-fn load_rows(flight: &mut Flight<'_>, table: &TargetTable, rows: &mut Rows, step: Step) -> Result<(), PgError> {
+fn load_rows(flight: &mut Flight<'_>, table: &TargetTable, rows: &mut Rows, place: usize) -> Result<(), PgError> {
     match rows {
-        Rows::Copy(lines) => flight.copy(&copy_from(table), std::mem::take(lines), step),
-        Rows::Many(many, values) => {
+        Rows::Copy(lines) => flight.copy(&copy_from(table), std::mem::take(lines), Step::Group(place)),
+        Rows::Many { shape, due, values } => {
             // Elsewhere every row is looked up in an index, and a plan that reads the table would be chosen by mistake
             // only.
-            let reads_table = matches!(many, Many::DeleteEqual | Many::UpdateEqual);
+            let reads_table = matches!(shape, Shape::Many { many: Many::DeleteEqual | Many::UpdateEqual, .. });
             if reads_table {
                 flight.control(&HASH_JOIN, Step::Control)?;
             }
-            flight.many(table, Shape::Many(many.clone()), step, std::mem::take(values))?;
+            let step = due.map_or(Step::Group(place), |due| Step::Exactly(place, due));
+            flight.many(table, shape.clone(), step, std::mem::take(values))?;
             if reads_table {
                 flight.control(&NO_HASH_JOIN, Step::Control)?;
             }

@@ -212,9 +212,9 @@ async fn a_worker_is_shown_the_next_batch_only_if_a_large_one_waits() {
     sender.offer(&whole(20, 49));
     assert!(Ahead::new(&receiver, 50, &mut next).look().is_none(), "what waits may still grow");
     sender.offer(&whole(30, 1));
-    assert_eq!(Ahead::new(&receiver, 50, &mut next).look().map(|next| next.end), Some(lsn(30)));
+    assert_eq!(shown(&receiver, &mut next), [(20, 0), (30, 0)]);
     sender.offer(&whole(40, 29));
-    assert_eq!(Ahead::new(&receiver, 50, &mut next).look().map(|next| next.end), Some(lsn(30)), "the same again");
+    assert_eq!(shown(&receiver, &mut next), [(20, 0), (30, 0)], "the same again");
     assert!(!sender.offer(&whole(50, 2)), "what was taken counts: 20, 50 and 29");
     drop(present);
     assert!(sender.offer(&whole(50, 2)));
@@ -223,9 +223,23 @@ async fn a_worker_is_shown_the_next_batch_only_if_a_large_one_waits() {
 }
 
 #[tokio::test]
-async fn a_worker_is_not_shown_pieces() {
-    let (sender, receiver) = queue(100);
+async fn a_worker_is_shown_the_next_piece_and_nothing_beyond_an_abort() {
+    let (sender, mut receiver) = queue(100);
     let mut next = None;
-    sender.offer(&part(10, 0, false, 90));
-    assert!(Ahead::new(&receiver, 50, &mut next).look().is_none());
+    sender.offer(&part(10, 0, false, 40));
+    sender.offer(&part(10, 1, false, 40));
+    sender.mark(Item::Abort);
+    sender.offer(&part(10, 0, false, 20));
+    let Work::Piece(present, _held) = receiver.next(50).await else { panic!("not a piece") };
+    assert_eq!((present.index, shown(&receiver, &mut next)), (0, vec![(10, 1)]));
+    drop(next.take());
+    assert_eq!(shown(&receiver, &mut next), []);
+    assert!(matches!(receiver.next(50).await, Work::Abort));
+}
+
+/// The parts that are shown: where their transaction ends, and which part of it they are.
+fn shown(receiver: &Receiver, next: &mut Option<Work>) -> Vec<(u64, u32)> {
+    let end = |part: &Arc<Part>| part.begin.commit_lsn.map_or(0, |lsn| lsn.lsn().as_u64() + 1);
+    let mut ahead = Ahead::new(receiver, 50, next);
+    ahead.look().map_or(&[][..], Work::parts).iter().map(|part| (end(part), part.index)).collect()
 }

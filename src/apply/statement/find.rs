@@ -2,7 +2,7 @@
 
 use super::Value;
 use super::params::{Params, Type};
-use crate::apply::table::{TargetTable, Term, Test, Written};
+use crate::apply::table::{TargetTable, Term, Test, Wire, Written};
 use crate::relation::ReplicaIdentity;
 use crate::sql::Sql;
 
@@ -51,6 +51,20 @@ pub(super) fn conditions(table: &TargetTable, params: &mut Params) -> Vec<Sql> {
         conditions.push(Sql::new("age(t.xmin) NOT BETWEEN -100000000 AND 0"));
     }
     conditions
+}
+
+/// The condition that a row's key is one of the given ones, where it is a single column whose values come as they are.
+/// The index is searched for an array's elements in a fifth less time than joined with its rows, and in a table with
+/// partitions in all of them for each element: those are joined.
+pub(super) fn any_key(table: &TargetTable, params: &mut Params) -> Option<Sql> {
+    let [Term { index, ident, test: Test::Equal(operator) }] = &table.locator[..] else { return None };
+    let column = table.column(*index);
+    let Wire::Binary { oid, array } = table.wire(*index) else { return None };
+    let plain = oid == column.type_oid && column.enum_below.is_none();
+    if !plain || table.untouched || table.info.partitioned {
+        return None;
+    }
+    Some(Sql::format("t.{} {} ANY ({})", &[ident, operator, &params.unspread(Value::Old(*index), array)]))
 }
 
 fn condition(table: &TargetTable, term: &Term, params: &mut Params) -> Sql {

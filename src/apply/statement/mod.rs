@@ -72,12 +72,15 @@ pub enum Shape {
     /// Sets every column of the row that has the new row's key, if it has the new row's identity columns too: those
     /// that UPDATE cannot set.
     Overwrite,
-    /// Many rows at once: each parameter is an array of texts, a value for each row.
-    Many(Many),
+    /// Many rows at once: each parameter is an array, a value for each row. Where it is `guarded`, it raises when it
+    /// touches another number of rows than it is to ([`Value::Count`]); else its answer tells how many it touched.
+    Many {
+        many: Many,
+        guarded: bool,
+    },
 }
 
-/// What is done to many rows at once. Raises as a guard does when it touches another number of rows than it is to
-/// ([`Value::Count`]).
+/// What is done to many rows at once.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Many {
     Insert,
@@ -86,10 +89,7 @@ pub enum Many {
         unset: Vec<u16>,
         rekey: bool,
     },
-    /// Without `counted` rows may be missing.
-    Delete {
-        counted: bool,
-    },
+    Delete,
     /// As DELETE, whatever the row has besides its key.
     DeleteKey,
     /// As UPDATE and DELETE, in a table without a key: for each given row one that is equal to it in all columns.
@@ -117,6 +117,6 @@ pub fn statement(table: &TargetTable, shape: &Shape) -> Statement {
         Shape::Delete { guarded } => single::delete(table, *guarded),
         Shape::Clear { unique, except, check } => single::clear(table, *unique, *except, *check),
         Shape::Overwrite => single::overwrite(table),
-        Shape::Many(many) => many::statement(table, many),
+        Shape::Many { many, guarded } => many::statement(table, many, *guarded),
     }
 }

@@ -123,11 +123,16 @@ impl Params {
         self.add(Value::New(index), Type::of(table, index))
     }
 
+    /// What stands for a value of this type that is not spread into rows.
+    pub fn unspread(&mut self, value: Value, oid: u32) -> Sql {
+        self.types.push(oid);
+        self.values.push(value);
+        Sql::format("${}", &[&Sql::number(self.values.len() as i64)])
+    }
+
     /// What stands for the number of rows.
     pub fn count(&mut self) -> Sql {
-        self.types.push(INT8_OID);
-        self.values.push(Value::Count);
-        Sql::format("${}", &[&Sql::number(self.values.len() as i64)])
+        self.unspread(Value::Count, INT8_OID)
     }
 
     /// The subquery that gives the rows.

@@ -117,3 +117,38 @@ fn what_stands_in_the_way_is_cleared_but_not_the_row_itself() {
          AND (t.\"id\" OPERATOR(\"pg_catalog\".=) $2) IS NOT TRUE"
     );
 }
+
+fn many(table: &TargetTable, many: Many, guarded: bool) -> Statement {
+    statement(table, &Shape::Many { many, guarded })
+}
+
+#[test]
+fn what_is_done_to_many_rows_is_guarded_only_where_its_answer_comes_too_late() {
+    let plain = table(ReplicaIdentity::Default, true, false);
+    let update = || Many::Update { unset: vec![2], rekey: false };
+    let change = "UPDATE ONLY \"s\".\"t\" AS t SET \"v\" = s.p2 FROM (SELECT";
+    let guarded = many(&plain, update(), true);
+    assert!(guarded.sql.as_str().starts_with(&format!("WITH changed AS ({change}")), "{}", guarded.sql);
+    assert!(guarded.sql.as_str().ends_with("RETURNING 1) SELECT 1 / (count(*) = $3)::int FROM changed"));
+    assert_eq!(guarded.values, [Value::Old(0), Value::New(1), Value::Count]);
+    let answered = many(&plain, update(), false);
+    assert!(answered.sql.as_str().starts_with(change), "{}", answered.sql);
+    assert_eq!(answered.values, [Value::Old(0), Value::New(1)]);
+    // A SELECT says how many rows it has given, not whether they were those that were meant.
+    let nothing = many(&plain, Many::Update { unset: vec![1, 2], rekey: false }, false);
+    assert!(nothing.sql.as_str().contains("SELECT 1 / (count(*) = $2)::int"), "{}", nothing.sql);
+}
+
+#[test]
+fn keys_of_one_column_are_looked_up_as_an_array_where_they_come_as_they_are() {
+    let mut plain = table(ReplicaIdentity::Default, true, false);
+    let delete = |table: &TargetTable| many(table, Many::Delete, false).sql.as_str().to_owned();
+    assert!(delete(&plain).contains("USING (SELECT pg_catalog.unnest($1)::"), "text: {}", delete(&plain));
+    let in_binary = Relation { binary: true, ..Relation::clone(&plain.relation) };
+    plain.relation = Arc::new(in_binary);
+    let any = "DELETE FROM ONLY \"s\".\"t\" AS t WHERE t.\"id\" OPERATOR(\"pg_catalog\".=) ANY ($1)";
+    assert_eq!(delete(&plain), any);
+    assert_eq!(many(&plain, Many::Delete, false).types, [1007], "int4[]");
+    plain.info.partitioned = true;
+    assert!(delete(&plain).contains("USING (SELECT pg_catalog.unnest($1) AS p1)"), "{}", delete(&plain));
+}

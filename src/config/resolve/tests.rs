@@ -49,7 +49,7 @@ fn the_defaults_are_these() {
     assert_eq!(source.heartbeat_interval, Some(Duration::from_secs(10)));
     assert_eq!((source.status_interval, source.max_frame), (Duration::from_secs(5), 1 << 30));
     assert_eq!((copy.existing_rows, copy.workers, copy.range_bytes), (ExistingRows::Refuse, 2, 256 << 20));
-    assert_eq!((apply.batch_bytes, apply.queue_bytes, apply.progress_bytes), (8 << 20, 16 << 20, 16 << 20));
+    assert_eq!((apply.batch_bytes, apply.queue_bytes, apply.progress_bytes), (16 << 20, 48 << 20, 16 << 20));
     assert_eq!((apply.conflicts, apply.synchronous_commit), (ConflictPolicy::SourceWins, false));
     assert_eq!((apply.statement_timeout, apply.lock_timeout), (None, Some(Duration::from_secs(30))));
     assert_eq!(apply.drain_timeout, Duration::from_secs(20));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::join;
 use tracing::{info, warn};
 
 use super::{Attached, Refused, TargetTask};
@@ -33,17 +34,22 @@ const PATIENCE: Duration = Duration::from_secs(300);
 impl TargetTask {
     /// Makes the target ready to be fed.
     pub(super) async fn attach(&mut self) -> Result<Attached, LaunchError> {
-        let mut session = Session::open(&self.session_options()).await?;
+        let (options, name) = (self.session_options(), self.shared.setup.application_name());
+        let (session, source) = join!(Session::open(&options), Client::connect(&self.shared.setup.source, &name));
+        let (mut session, source) = (session?, source?);
         let stream = self.shared.facts.stream(&self.shared.setup);
-        let source = Client::connect(&self.shared.setup.source, &self.shared.setup.application_name()).await?;
         self.shared.places.check(self.target(), &session.client, &source).await?;
         progress::migrate(&session.client).await?;
         progress::register(&session.client, &stream).await?;
         let publication = &self.shared.setup.config.source.publication;
         progress::follow_through(&session.client, &stream.name, publication).await?;
         let stored = self.read(&session.client).await?;
-        self.check(&session.client, &source, &stored).await?;
-        let publication = self.published(&source).await?;
+        let (checked, publication) = join!(
+            self.check(&session.client, &source, &stored),
+            publication::read(&source, &self.shared.setup.config.source.publication),
+        );
+        checked?;
+        let publication = self.published(publication?)?;
         let stored = self.copy(&session, stored, &publication).await?;
         let copied = self.tables(&session.client).await?;
         self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
@@ -53,10 +59,9 @@ impl TargetTask {
     }
 
     /// The publication as it is now; everybody is told when it is another than was known.
-    async fn published(&mut self, source: &Client) -> Result<Arc<Publication>, LaunchError> {
+    fn published(&mut self, now: Option<Publication>) -> Result<Arc<Publication>, LaunchError> {
         let setup = &self.shared.setup;
-        let name = &setup.config.source.publication;
-        let now = publication::read(source, name).await?.ok_or_else(|| publication::missing(name))?;
+        let now = now.ok_or_else(|| publication::missing(&setup.config.source.publication))?;
         let now = Arc::new(now);
         self.shared.publication.send_if_modified(|known| {
             let differs = setup.chosen(known) != setup.chosen(&now);
@@ -239,7 +244,8 @@ impl TargetTask {
                 (Arc::new(snapshot), Arc::clone(publication))
             }
         };
-        let now = self.published(&client).await?;
+        let now = publication::read(&client, &self.shared.setup.config.source.publication).await?;
+        let now = self.published(now)?;
         let changed = [&before, &now].into_iter().find_map(|other| publication.changed_in(other, tables));
         if let Some(table) = changed {
             let target = &self.target().name;
