@@ -102,11 +102,12 @@ impl Session {
         let millis = |limit: Option<Duration>| Sql::number(limit.map_or(0, |limit| limit.as_millis() as i64));
         // Every statement finds its rows by one index: plan it once, and never by reading the whole table because the
         // table happened to be empty when it was planned, or more rows were expected. (What is turned off is chosen
-        // where there is no other way, at a cost that would have it compiled.)
+        // where there is no other way, at a cost that would have it compiled.) Nor by a bitmap: one that outgrows
+        // work_mem has every row of its pages compared with every key of an array.
         let settings = Sql::format(
-            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
-             SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off; SET lock_timeout = {}; \
-             SET statement_timeout = {}",
+            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; \
+             SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_memoize = off; SET jit = off; \
+             SET lock_timeout = {}; SET statement_timeout = {}",
             &[&millis(options.lock_timeout), &millis(options.statement_timeout)],
         );
         wire.query(&settings).await?;

@@ -348,3 +348,25 @@ async fn a_daemon_that_stands_still_before_its_commit_does_not_keep_the_target_t
     process::signal(daemon.pid(), "CONT");
     pair.equal(&["t"], seconds(30)).await;
 }
+
+#[tokio::test]
+async fn thousands_of_keys_in_no_order_are_looked_up_one_by_one_in_their_index() {
+    let pair = Pair::start("CREATE TABLE t (id uuid PRIMARY KEY, v text)").await;
+    run(&pair.source, "INSERT INTO t SELECT md5(n::text)::uuid, repeat('v', 60) FROM generate_series(1, 30000) n")
+        .await;
+    let mut daemon = stopped(&pair, "").await;
+    // From here on the planner knows that neighbours in the index lie far apart, for which it likes a bitmap.
+    run(&pair.target, "VACUUM ANALYZE t").await;
+    run(&pair.source, "DELETE FROM t WHERE id IN (SELECT id FROM t ORDER BY id LIMIT 6000)").await;
+    daemon.start();
+    pair.equal(&["t"], seconds(30)).await;
+    assert_eq!(in_bulk(&daemon).await, 6000.0);
+    // Rows that a bitmap finds are not counted as the index's.
+    let counted = async || {
+        // A session tells what it has counted with its next transaction.
+        run(&pair.source, "INSERT INTO t VALUES (gen_random_uuid(), 'next')").await;
+        let fetched = "SELECT idx_tup_fetch >= 6000 FROM pg_stat_user_indexes WHERE indexrelname = 't_pkey'";
+        (text(&pair.target, fetched).await.unwrap() == "true").then_some(())
+    };
+    wait_for("the rows to be counted as found by the index", seconds(20), counted).await;
+}

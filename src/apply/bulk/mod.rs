@@ -10,8 +10,8 @@
 //! | `encode.rs` | arrays and COPY lines (pure) |
 //! | `bench.rs` | tables that failed and sit out for a while (pure) |
 //!
-//! New rows come by COPY where there are many, all else by arrays (see [`super::statement`]). A group is to
-//! touch as many rows as it has; one that does not has met a conflict, which exact apply knows how to mend and report.
+//! New rows come by COPY where there are many, all else by arrays (see [`super::statement`]). A group is to touch as
+//! many rows as it has; one that does not has met a conflict, which exact apply knows how to mend and report.
 //! In a small batch it raises then, so that all of it can travel in one flight with its COMMIT; in a large one, where
 //! that costs more than a round trip, and in pieces, the answers tell, and COMMIT waits for them.
 
