@@ -403,10 +403,7 @@ impl CopyObserver for TargetBoard {
     fn progress(&self, progress: &CopyProgress<'_>) {
         let state = match progress.state {
             CopyState::Copying => TableState::Copying,
-            CopyState::Done => {
-                info!(target = progress.target, table = %progress.table, rows = progress.rows, "copied");
-                TableState::Copied
-            }
+            CopyState::Done => TableState::Copied,
         };
         self.board.table(self.id, progress.table, state, Some(progress.rows), None);
     }

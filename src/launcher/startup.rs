@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::try_join;
 use tracing::{info, warn};
 
 use super::board::Board;
@@ -83,24 +84,28 @@ pub struct Prepared {
 /// # Errors
 /// The reason why the slot may not be followed, or why that cannot be found out.
 pub async fn prepare(setup: &Setup, client: &Client, board: &Board) -> Result<Prepared, LaunchError> {
-    let mut conn = WireConnection::connect(&setup.source, &setup.application_name(), Purpose::Replication).await?;
-    let identity = identity::identify(&mut conn).await?;
+    let name = &setup.config.source.slot;
+    let identified = async {
+        let name = setup.application_name();
+        let mut conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
+        let identity = identity::identify(&mut conn).await?;
+        Ok::<_, LaunchError>((conn, identity))
+    };
+    let found = async { Ok(slot::inspect(client, name).await?) };
+    let ((conn, identity), found) = try_join!(identified, found)?;
     let facts = Facts {
         system_identifier: identity.system_identifier.clone(),
         timeline: identity.timeline,
         database: identity.database.clone(),
     };
-    let publication = publish(setup, client).await?;
-    let name = &setup.config.source.slot;
-    let found = slot::inspect(client, name).await?;
     if let Some(found) = &found {
         found.check_usable(&facts.database)?;
     }
-    ask_targets(setup, board, found.is_some()).await?;
+    let (publication, targets) = try_join!(publish(setup, client), ask_targets(setup, board, found.is_some()))?;
     if found.is_some() {
         return Ok(Prepared { facts, publication, snapshot: None });
     }
-    register(setup, &facts, client).await?;
+    register(setup, &facts, client, targets).await?;
     board.source_state(SourceState::Copying);
     info!(slot = name, "creating the slot; this waits for every transaction that runs on the source now");
     let snapshot = slot::create(conn, name, false, true, client).await?;
@@ -128,9 +133,10 @@ async fn publish(setup: &Setup, client: &Client) -> Result<Publication, LaunchEr
 }
 
 /// What one target says of the stream.
-async fn ask(setup: &Setup, target: &TargetSetup) -> Result<Option<Stored>, LaunchError> {
+async fn ask(setup: &Setup, target: &TargetSetup) -> Result<(Client, Option<Stored>), LaunchError> {
     let client = Client::connect(&target.connect, &setup.application_name()).await?;
-    Ok(progress::read(&client, &setup.stream).await?)
+    let stored = progress::read(&client, &setup.stream).await?;
+    Ok((client, stored))
 }
 
 /// A target that hangs is as good as one that cannot be reached.
@@ -143,16 +149,19 @@ async fn in_time<T>(
 }
 
 /// Finds out from the targets whether a slot that is there is ours, or whether one that is not there is lost. Waits for
-/// targets that cannot be reached only as long as none of the others can tell.
-async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<(), LaunchError> {
+/// targets that cannot be reached only as long as none of the others can tell. The connections to those that answered
+/// are given, in the targets' order.
+async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<Vec<Option<Client>>, LaunchError> {
     let mut warned = false;
     loop {
         let answers = join_all(setup.targets.iter().map(|target| in_time(target, ask(setup, target)))).await;
         let mut unreachable = 0;
         let mut known = false;
+        let mut clients = Vec::new();
         for (target, answer) in setup.targets.iter().zip(answers) {
             match answer {
-                Ok(stored) => {
+                Ok((client, stored)) => {
+                    clients.push(Some(client));
                     known |= stored.is_some();
                     let end = stored.and_then(|stored| stored.end_lsn);
                     if let Some(stored) = end.filter(|_| !slot_exists) {
@@ -160,6 +169,7 @@ async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<
                     }
                 }
                 Err(error) => {
+                    clients.push(None);
                     unreachable += 1;
                     if !warned {
                         board.target_failed(target.id, &error, &error.verdict());
@@ -168,9 +178,9 @@ async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<
             }
         }
         match (slot_exists, known, unreachable) {
-            (true, true, _) => return Ok(()),
+            (true, true, _) => return Ok(clients),
             (true, false, 0) => return Err(LaunchError::ForeignSlot { slot: setup.stream.clone() }),
-            (false, _, unreachable) if unreachable < setup.targets.len() => return Ok(()),
+            (false, _, unreachable) if unreachable < setup.targets.len() => return Ok(clients),
             _ => warned = true,
         }
         tokio::time::sleep(LOOK_AGAIN).await;
@@ -181,16 +191,25 @@ fn lost(setup: &Setup, target: &TargetSetup, stored: EndLsn) -> LaunchError {
     LaunchError::SlotLost { slot: setup.stream.clone(), target: target.name.clone(), stored }
 }
 
-/// Makes the stream known to every target that can be reached; one at least.
-async fn register(setup: &Setup, facts: &Facts, source: &Client) -> Result<(), LaunchError> {
+/// Makes the stream known to every target that can be reached, over the connection there is or a new one; one at least.
+async fn register(
+    setup: &Setup,
+    facts: &Facts,
+    source: &Client,
+    targets: Vec<Option<Client>>,
+) -> Result<(), LaunchError> {
     let stream = facts.stream(setup);
-    let one = async |target: &TargetSetup| -> Result<(), LaunchError> {
-        let client = Client::connect(&target.connect, &setup.application_name()).await?;
+    let one = async |target: &TargetSetup, open: Option<Client>| -> Result<(), LaunchError> {
+        let client = match open {
+            Some(open) => open,
+            None => Client::connect(&target.connect, &setup.application_name()).await?,
+        };
         place::apart(target, &client, source).await?;
         progress::migrate(&client).await?;
         Ok(progress::register(&client, &stream).await?)
     };
-    let results = join_all(setup.targets.iter().map(|target| in_time(target, one(target)))).await;
+    let attempts = setup.targets.iter().zip(targets).map(|(target, open)| in_time(target, one(target, open)));
+    let results = join_all(attempts).await;
     let mut failure = None;
     let mut registered = false;
     for (target, result) in setup.targets.iter().zip(results) {

@@ -71,7 +71,9 @@ impl Watch {
             }
             self.tick();
             if count.is_multiple_of(LOOK) {
-                let looked = self.ticking(timeout(PATIENCE, self.look(count.is_multiple_of(READ)))).await;
+                // What is published has been read just now, for the start.
+                let read = count > 0 && count.is_multiple_of(READ);
+                let looked = self.ticking(timeout(PATIENCE, self.look(read))).await;
                 let error = looked.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE })).err();
                 let again = std::mem::replace(&mut failing, error.is_some());
                 match error.as_ref().map(|error| (error, error.verdict())) {

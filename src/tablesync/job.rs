@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -12,9 +13,10 @@ use super::patience::{self, Patience};
 use super::plan::TablePlan;
 use super::prepare::{Prepared, prepare};
 use super::state::{CopyState, Run};
-use super::worker::{Context, Share, TableRun, Worker};
+use super::worker::{Connections, Context, Share, TableRun, Worker};
 use crate::lsn::Lsn;
-use crate::postgres::ConnectOptions;
+use crate::postgres::wire::{Purpose, WireConnection};
+use crate::postgres::{ConnectOptions, PgError};
 use crate::relation::TableName;
 use crate::source::publication::PublishedTable;
 use crate::sql::Sql;
@@ -117,6 +119,18 @@ impl CopyJob {
         format!("walferry/{}", self.scope.stream)
     }
 
+    /// A connection that reads rows.
+    pub(super) async fn open_source(&self) -> Result<WireConnection, PgError> {
+        WireConnection::connect(&self.source, &self.application_name(), Purpose::Ordinary).await
+    }
+
+    /// A connection that writes rows.
+    pub(super) async fn open_target(&self) -> Result<WireConnection, PgError> {
+        let mut open = WireConnection::connect(&self.target, &self.application_name(), Purpose::Ordinary).await?;
+        open.query(&self.target_settings()).await?;
+        Ok(open)
+    }
+
     /// What sessions that write rows begin with.
     pub(super) fn target_settings(&self) -> Sql {
         let millis = self.lock_timeout.map_or(0, |limit| limit.as_millis() as i64);
@@ -140,21 +154,33 @@ pub async fn copy(
         return Ok(());
     }
     let beginning = Patience::new(job.patience);
-    let Prepared { waves, keys } = tokio::select! {
+    let (Prepared { waves, keys }, mut open) = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(CopyError::Cancelled),
-        prepared = prepare(&job) => prepared?,
+        prepared = prepare_and_open(&job) => prepared?,
         hung = patience::hung(&job, &beginning) => return Err(hung),
     };
     let workers = job.scope.settings.workers.max(1);
     let context = Arc::new(Context::new(job, observer, keys));
-    let mut workers: Vec<Worker> = (0..workers).map(|_| Worker::new(Arc::clone(&context))).collect();
+    let worker = |_| Worker::new(Arc::clone(&context), open.pop().unwrap_or_default());
+    let mut workers: Vec<Worker> = (0..workers).map(worker).collect();
     for wave in waves {
         let wave = wave.into_iter().filter(|plan| !context.aside.has(&plan.table)).collect();
         let shares = shares(wave, &context);
         workers = copy_wave(workers, shares, &context, cancel).await?;
     }
     context.aside.first_error().map_or(Ok(()), Err)
+}
+
+/// Prepares the tables, and connects meanwhile for the workers there will certainly be work for. One that cannot
+/// connect yet tries again when its turn comes, and says then what is wrong.
+async fn prepare_and_open(job: &CopyJob) -> Result<(Prepared, Vec<Connections>), CopyError> {
+    let certain = job.scope.settings.workers.clamp(1, job.scope.tables.len());
+    let connect = async || tokio::join!(job.open_source(), job.open_target());
+    let opening = async { Ok(join_all((0..certain).map(|_| connect())).await) };
+    let (prepared, open) = tokio::try_join!(prepare(job), opening)?;
+    let open = open.into_iter().map(|(source, target)| Connections { source: source.ok(), target: target.ok() });
+    Ok((prepared, open.collect()))
 }
 
 /// The pieces of a wave's tables, largest first, so that no large one is left for the end.

@@ -31,7 +31,7 @@ use super::state::{self, CopyState, Run};
 use super::statement::{self, Format};
 use crate::error::chain;
 use crate::postgres::PgError;
-use crate::postgres::wire::{Answer, Purpose, TextRow, WireConnection};
+use crate::postgres::wire::{Answer, TextRow, WireConnection};
 use crate::relation::TableName;
 use crate::sql::Sql;
 
@@ -162,16 +162,23 @@ static BEGIN: Sql = Sql::new("BEGIN");
 /// is not read again when the target comes back from a crash, and the stream goes on as if the rows were there.
 static COMMIT: Sql = Sql::new("COMMIT");
 
+/// What a worker has open.
+#[derive(Default)]
+pub(super) struct Connections {
+    pub source: Option<WireConnection>,
+    pub target: Option<WireConnection>,
+}
+
 /// See the module.
 pub(super) struct Worker {
     context: Arc<Context>,
-    source: Option<WireConnection>,
-    target: Option<WireConnection>,
+    open: Connections,
 }
 
 impl Worker {
-    pub fn new(context: Arc<Context>) -> Self {
-        Self { context, source: None, target: None }
+    /// What is not open is opened when it is needed.
+    pub fn new(context: Arc<Context>, open: Connections) -> Self {
+        Self { context, open }
     }
 
     /// Copies the share, however often it takes.
@@ -191,11 +198,11 @@ impl Worker {
     async fn attempt(&mut self, share: &Share, format: Format) -> Result<(), CopyError> {
         let at = At { context: &self.context, share, format };
         // Taken away: whatever is open on them when something fails ends with them, and the servers roll back.
-        let (source, target) = (self.source.take(), self.target.take());
+        let Connections { source, target } = std::mem::take(&mut self.open);
         let (mut source, mut target) = tokio::try_join!(at.source(source), at.target(target))?;
         let rows = at.fill(source.as_mut(), &mut target).await?;
-        self.target = at.commit(target, rows).await?;
-        self.source = source;
+        let target = at.commit(target, rows).await?;
+        self.open = Connections { source, target };
         Ok(())
     }
 }
@@ -222,21 +229,15 @@ impl At<'_> {
         if open.is_some() || !self.reads() {
             return Ok(open);
         }
-        let job = &self.context.job;
-        let connection = WireConnection::connect(&job.source, &job.application_name(), Purpose::Ordinary).await;
-        connection.map(Some).map_err(|error| self.source_failed(error))
+        self.context.job.open_source().await.map(Some).map_err(|error| self.source_failed(error))
     }
 
     /// As [`Self::source`].
     async fn target(&self, open: Option<WireConnection>) -> Result<WireConnection, CopyError> {
-        if let Some(open) = open {
-            return Ok(open);
+        match open {
+            Some(open) => Ok(open),
+            None => self.context.job.open_target().await.map_err(|error| self.target_failed(error)),
         }
-        let job = &self.context.job;
-        let connection = WireConnection::connect(&job.target, &job.application_name(), Purpose::Ordinary).await;
-        let mut connection = connection.map_err(|error| self.target_failed(error))?;
-        self.write(&mut connection, &job.target_settings()).await?;
-        Ok(connection)
     }
 
     /// Statements on the target.

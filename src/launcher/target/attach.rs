@@ -50,7 +50,7 @@ impl TargetTask {
         );
         checked?;
         let publication = self.published(publication?)?;
-        let stored = self.copy(&session, stored, &publication).await?;
+        let stored = self.copy(&session, &source, stored, &publication).await?;
         let copied = self.tables(&session.client).await?;
         self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
         session.remember(copied.keys()).await?;
@@ -132,6 +132,7 @@ impl TargetTask {
     async fn copy(
         &mut self,
         session: &Session,
+        source: &Client,
         stored: Stored,
         publication: &Arc<Publication>,
     ) -> Result<Stored, LaunchError> {
@@ -144,7 +145,7 @@ impl TargetTask {
             }
             self.shared.board.target_state(id, TargetState::Copying);
             self.preflight(&session.client, &scope).await?;
-            let (snapshot, now) = self.snapshot(&publication, &scope.tables).await?;
+            let (snapshot, now) = self.snapshot(source, &publication, &scope.tables).await?;
             if let Some(snapshot) = snapshot {
                 self.copy_as_of(session, &stored, scope, &publication.name, &snapshot).await?;
                 return self.read(&session.client).await;
@@ -229,23 +230,24 @@ impl TargetTask {
     /// the copy nor, having committed before the snapshot, in what is applied after it.
     async fn snapshot(
         &mut self,
+        client: &Client,
         publication: &Arc<Publication>,
         tables: &[PublishedTable],
     ) -> Result<(Option<Arc<Snapshot>>, Arc<Publication>), LaunchError> {
         let shared = Arc::clone(&self.shared);
-        let (source, name) = (&shared.setup.source, shared.setup.application_name());
-        let client = Client::connect(source, &name).await?;
-        let (snapshot, before) = match self.snapshot.take() {
-            Some(taken) => taken,
+        let setup = &shared.setup;
+        let (snapshot, before, now) = match self.snapshot.take() {
+            // The target was attached, and `publication` read, after it was taken.
+            Some((snapshot, before)) => (snapshot, before, Arc::clone(publication)),
             None => {
-                let conn = WireConnection::connect(source, &name, Purpose::Replication).await?;
-                let slot = temporary_slot(&shared.setup.stream);
-                let snapshot = slot::create(conn, &slot, true, false, &client).await?;
-                (Arc::new(snapshot), Arc::clone(publication))
+                let name = setup.application_name();
+                let conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
+                let slot = temporary_slot(&setup.stream);
+                let snapshot = slot::create(conn, &slot, true, false, client).await?;
+                let now = publication::read(client, &setup.config.source.publication).await?;
+                (Arc::new(snapshot), Arc::clone(publication), self.published(now)?)
             }
         };
-        let now = publication::read(&client, &self.shared.setup.config.source.publication).await?;
-        let now = self.published(now)?;
         let changed = [&before, &now].into_iter().find_map(|other| publication.changed_in(other, tables));
         if let Some(table) = changed {
             let target = &self.target().name;
