@@ -21,6 +21,7 @@ use super::session::{Session, SessionOptions};
 use crate::error::{Judged, Verdict};
 use crate::lsn::EndLsn;
 use crate::postgres::PgError;
+use crate::sql::Sql;
 
 /// What a worker needs to know.
 #[derive(Clone)]
@@ -85,6 +86,19 @@ pub async fn run(
     }
 }
 
+/// Waits until the target has closed the session, and gives what it says of that.
+async fn closed(session: &Session) -> ApplyError {
+    loop {
+        session.client.closed().await;
+        if let Err(error) = session.client.query(&ANYTHING, &[]).await {
+            return error.into();
+        }
+    }
+}
+
+/// Answered by a session that is open.
+static ANYTHING: Sql = Sql::new("SELECT 1");
+
 /// A transaction in pieces cannot be gone on with.
 fn restart(error: ApplyError) -> Ended {
     Ended::Lost(ApplyError::Restart(Box::new(error)))
@@ -104,7 +118,11 @@ impl Worker {
         loop {
             let work = tokio::select! {
                 biased;
-                error = self.flush.failed() => match self.flush_failed(error, &queue).await {
+                error = self.flush.failed() => match self.lost(error, &queue).await {
+                    Ok(()) => continue,
+                    Err(ended) => return ended,
+                },
+                error = closed(&self.applier.session) => match self.lost(error, &queue).await {
                     Ok(()) => continue,
                     Err(ended) => return ended,
                 },
@@ -135,9 +153,9 @@ impl Worker {
         }
     }
 
-    /// What is committed could not be made durable. A target that has crashed may have lost it, and may have nothing
-    /// else to do by which that would be noticed.
-    async fn flush_failed(&mut self, error: ApplyError, queue: &Receiver) -> Result<(), Ended> {
+    /// What is committed could not be made durable, or the target is gone while there is nothing to do by which that
+    /// would be noticed. One that has crashed may have lost its last commits.
+    async fn lost(&mut self, error: ApplyError, queue: &Receiver) -> Result<(), Ended> {
         if self.applier.open {
             return Err(restart(error));
         }

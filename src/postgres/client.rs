@@ -17,6 +17,7 @@ use tokio::task::AbortHandle;
 use tokio_postgres::config::{ChannelBinding as TokioBinding, Config, SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::{Row, SimpleQueryMessage};
+use tokio_util::sync::CancellationToken;
 
 use super::conninfo::ChannelBinding as WantedBinding;
 use super::transport::{self, Dialect, Link, Opened, Session, Target, authentication, no_password, unbound};
@@ -29,6 +30,7 @@ pub struct Client {
     server_version: u32,
     peer: Arc<str>,
     connection: AbortHandle,
+    ended: CancellationToken,
 }
 
 impl Client {
@@ -75,6 +77,12 @@ impl Client {
         self.inner.is_closed()
     }
 
+    /// Waits until the connection is gone: closed by the server or the network, as far as that can be seen without
+    /// sending anything.
+    pub async fn closed(&self) {
+        self.ended.cancelled().await;
+    }
+
     /// Who is at the other end, for messages: `host:port/dbname`, never a secret.
     pub fn peer(&self) -> &str {
         &self.peer
@@ -106,13 +114,20 @@ impl Dialect for ClientDialect<'_> {
             config.connect_raw(stream, Negotiated).await.map_err(|error| startup_error(&target.peer, &error))?;
         let version = connection.parameter("server_version").and_then(session::version_number);
         // Polled by hand: awaited as a future it would log notices, which may quote values.
-        let task =
-            tokio::spawn(async move { while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {} });
+        let ended = CancellationToken::new();
+        let guard = ended.clone().drop_guard();
+        let task = tokio::spawn(async move {
+            while let Some(Ok(_)) = poll_fn(|cx| connection.poll_message(cx)).await {}
+            // Whoever asks something from now on is refused, and need not wait.
+            drop(connection);
+            drop(guard);
+        });
         let client = Client {
             inner,
             server_version: version.ok_or_else(|| PgError::protocol(&target.peer, "the server reports no version"))?,
             peer: target.peer.clone(),
             connection: task.abort_handle(),
+            ended,
         };
         client.batch(&session::pin_client(client.server_version)).await?;
         Ok(client)

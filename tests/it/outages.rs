@@ -46,6 +46,24 @@ async fn assert_went_through(stage: &Stage, daemon: &mut Daemon, pid: u32, place
 }
 
 #[tokio::test]
+async fn a_target_that_goes_down_while_nothing_happens_is_seen_at_once_and_comes_back() {
+    let mut stage = Stage::new(2).await;
+    let mut daemon = stage.daemon().source("heartbeat_interval", "\"0s\"").start();
+    daemon.wait_ready(seconds(60)).await;
+    stage.assert_follows(0, 1).await;
+    stage.places[0].cluster.kill9().await;
+    let down = [("target", "t0"), ("state", "retrying")];
+    daemon.wait_metric("walferry_target_state", &down, |value| value == 1.0, seconds(5)).await;
+    let (code, reasons) = daemon.get("/readyz").await.unwrap();
+    assert!(code == 503 && reasons.starts_with("target t0 is retrying: ") && reasons.lines().count() == 1, "{reasons}");
+    stage.places[0].cluster.start_again().await;
+    stage.places[0].reconnect().await;
+    daemon.wait_ready(seconds(20)).await;
+    stage.assert_follows(0, 2).await;
+    stage.assert_in_step(&daemon).await;
+}
+
+#[tokio::test]
 async fn a_target_that_is_down_holds_up_nobody_and_catches_up_by_itself() {
     let mut stage = Stage::new(2).await;
     let mut daemon = stage.daemon().apply("queue_bytes", "\"256KiB\"").start();
