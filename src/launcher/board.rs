@@ -70,6 +70,11 @@ impl Board {
         }
     }
 
+    /// What it tells the outside.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// A replication session begins: every target has to recognise its history in it. What was confirmed before is not
     /// repeated to a server that may be another one.
     pub fn session_begins(&self) {
@@ -144,12 +149,15 @@ impl Board {
     }
 
     /// What the source says of the slot.
-    pub fn slot(&self, state: SlotState, retained: Option<u64>) {
+    pub fn slot(&self, state: SlotState, retained: Option<u64>, safe: Option<u64>) {
+        let gauge = |bytes: Option<u64>| bytes.map_or(f64::NAN, |bytes| bytes as f64);
         self.source.set_slot_state(state);
-        self.source.retained_wal_bytes.set(retained.map_or(f64::NAN, |bytes| bytes as f64));
+        self.source.retained_wal_bytes.set(gauge(retained));
+        self.source.safe_wal_bytes.set(gauge(safe));
         self.health.update(|status| {
             status.source.slot_state = state;
             status.source.retained_wal_bytes = retained;
+            status.source.safe_wal_bytes = safe;
         });
     }
 

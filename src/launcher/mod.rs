@@ -83,6 +83,7 @@ use crate::telemetry::health::Health;
 use crate::telemetry::http::Server;
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::service_manager::ServiceManager;
 use crate::telemetry::state::SourceState;
 
 /// How often a standby asks whether it is its turn.
@@ -98,7 +99,7 @@ const PARTS_PER_QUEUE: u64 = 4;
 pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyhow::Result<()> {
     let names: Vec<String> = config.targets.iter().map(|target| target.name.clone()).collect();
     let health = Health::new(&config.source.slot, names.iter().map(String::as_str));
-    let metrics = Metrics::new();
+    let metrics = Metrics::new(&config.source.slot);
     let bound = Server::bind(config.http.listen, metrics.clone(), health.clone()).await;
     let server = bound.map_err(LaunchError::from)?;
     let closing = CancellationToken::new();
@@ -107,8 +108,11 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyh
         async move { server.run(closing).await }
     });
     let stop = CancellationToken::new();
-    signals::listen(stop.clone(), config.clone(), file, log)?;
-    let result = health.clone().beating(stream(config, &names, health, metrics, &stop)).await;
+    let manager = ServiceManager::default();
+    signals::listen(stop.clone(), config.clone(), file, log, manager.clone())?;
+    let told = tokio::spawn(manager.keep_told(health.clone(), stop.clone()));
+    let result = health.clone().beating("the daemon", stream(config, &names, health, metrics, &stop)).await;
+    told.abort();
     closing.cancel();
     server.await??;
     result
@@ -257,7 +261,9 @@ async fn together(
     let watched = CancellationToken::new();
     let watching = watch.run(&watched);
     tokio::pin!(watching);
-    let mut path = Thread::start("walferry-source", path.run()).map_err(|error| failed(&error))?;
+    let health = board.health().clone();
+    let reading = async move { health.beating("reading the stream", path.run()).await };
+    let mut path = Thread::start("walferry-source", reading).map_err(|error| failed(&error))?;
     let early = tokio::select! {
         ended = path.ended() => Early::Path(ended.unwrap_or_else(|| Err(failed(&"it panicked")))),
         ended = &mut watching => Early::Other(ended.err()),

@@ -9,12 +9,19 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::error::chain;
 use crate::telemetry::logging::LogControl;
+use crate::telemetry::service_manager::ServiceManager;
 
 /// Listens for signals from now on.
 ///
 /// # Errors
 /// When the system does not let us.
-pub fn listen(stop: CancellationToken, config: Config, file: Option<PathBuf>, log: LogControl) -> std::io::Result<()> {
+pub fn listen(
+    stop: CancellationToken,
+    config: Config,
+    file: Option<PathBuf>,
+    log: LogControl,
+    manager: ServiceManager,
+) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -24,7 +31,11 @@ pub fn listen(stop: CancellationToken, config: Config, file: Option<PathBuf>, lo
             tokio::select! {
                 _ = terminate.recv() => break info!("SIGTERM: finishing what is queued"),
                 _ = interrupt.recv() => break info!("SIGINT: finishing what is queued"),
-                _ = hangup.recv() => reload(&mut config, file.as_ref(), &log),
+                _ = hangup.recv() => {
+                    manager.reloading();
+                    reload(&mut config, file.as_ref(), &log);
+                    manager.reloaded();
+                }
             }
         }
         stop.cancel();

@@ -107,7 +107,9 @@ impl Watch {
     async fn look(&self, read: bool) -> Result<(), LaunchError> {
         let slot = slot::inspect(&self.client, &self.setup.stream).await?;
         let retained = slot.as_ref().and_then(|slot| slot.retained_bytes);
-        self.board.slot(slot.as_ref().map_or(SlotState::Missing, |slot| state(slot.wal_status.as_deref())), retained);
+        let safe = slot.as_ref().and_then(|slot| slot.safe_wal_size).map(|bytes| bytes.max(0).unsigned_abs());
+        let state = slot.as_ref().map_or(SlotState::Missing, |slot| state(slot.wal_status.as_deref()));
+        self.board.slot(state, retained, safe);
         if let Some((restart, retained)) = slot.and_then(|slot| slot.restart_lsn.zip(slot.retained_bytes)) {
             self.board.wal_end(Lsn::new(restart.as_u64() + retained));
         }

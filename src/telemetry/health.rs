@@ -41,6 +41,10 @@ pub struct SourceStatus {
     pub confirmed_lsn: Option<String>,
     /// WAL that the source keeps for the slot, in bytes.
     pub retained_wal_bytes: Option<u64>,
+    /// WAL that it can still write before it may drop what the slot needs, in bytes; `None` also where there is no
+    /// limit.
+    #[serde(default)]
+    pub safe_wal_bytes: Option<u64>,
     /// Connections made after the first.
     pub reconnects: u64,
     /// The last error, also when it has passed.
@@ -160,6 +164,26 @@ impl StatusSnapshot {
         reasons
     }
 
+    /// Whether another daemon holds the stream, and this one is there to take over.
+    pub fn stands_by(&self) -> bool {
+        self.dead.is_none() && self.source.state == SourceState::Standby
+    }
+
+    /// The whole in one line.
+    pub fn line(&self) -> String {
+        let targets = self.targets.len();
+        let reasons = match self.stands_by() {
+            true => vec!["standing by: another daemon is the active one".to_owned()],
+            false => self.not_ready(),
+        };
+        let line = match reasons.as_slice() {
+            [] => format!("streaming, {targets} of {targets} targets in step"),
+            [only] => only.clone(),
+            [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
+        };
+        line.replace(['\n', '\r'], " ")
+    }
+
     /// Whether part of it stays as it is until somebody acts.
     pub fn is_halted(&self) -> bool {
         self.source.state == SourceState::Halted
@@ -187,8 +211,8 @@ impl StatusSnapshot {
 #[derive(Clone, Debug, Default)]
 pub struct Health {
     snapshot: Arc<Mutex<StatusSnapshot>>,
-    /// When the daemon last showed that it gets on.
-    alive: Arc<Mutex<Option<Instant>>>,
+    /// When each part of the daemon that runs now last showed that it gets on.
+    beats: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
 }
 
 /// Between two signs of life.
@@ -222,30 +246,42 @@ impl Health {
         self.update(|status| change(status.target(name)))
     }
 
-    /// Runs the daemon, and gives signs of life beside it, in the same task: one that is stuck for good, in whatever
-    /// state it is, gives none any more.
-    pub async fn beating<T>(&self, daemon: impl Future<Output = T>) -> T {
-        tokio::pin!(daemon);
+    /// Runs a part of the daemon, and gives signs of life beside it, in the same task: one that is stuck for good, in
+    /// whatever state it is, gives none any more.
+    pub async fn beating<T>(&self, part: &'static str, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
         let mut beats = tokio::time::interval(BEAT);
         beats.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
-                ended = &mut daemon => return ended,
-                _ = beats.tick() => self.beat(Instant::now()),
+                ended = &mut work => {
+                    self.beats(|beats| beats.remove(part));
+                    return ended;
+                }
+                _ = beats.tick() => self.beat(part, Instant::now()),
             }
         }
     }
 
     /// A sign of life.
-    pub fn beat(&self, now: Instant) {
-        *self.alive.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    pub fn beat(&self, part: &'static str, now: Instant) {
+        self.beats(|beats| beats.insert(part, now));
+    }
+
+    /// Which part has given no sign of life for longest, and for how long; `None` while none has begun.
+    pub fn silent(&self, now: Instant) -> Option<(&'static str, Duration)> {
+        let silent = |(part, beat): (&&'static str, &Instant)| (*part, now.saturating_duration_since(*beat));
+        self.beats(|beats| beats.iter().map(silent).max_by_key(|(_, silent)| *silent))
+    }
+
+    fn beats<T>(&self, with: impl FnOnce(&mut BTreeMap<&'static str, Instant>) -> T) -> T {
+        with(&mut self.beats.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Why the process should be replaced; `None` while it works, or has not begun.
     pub fn dead(&self, now: Instant) -> Option<String> {
-        let alive = *self.alive.lock().unwrap_or_else(PoisonError::into_inner);
-        let silent = alive.map(|alive| now.saturating_duration_since(alive)).filter(|silent| *silent > SILENCE);
-        let stuck = silent.map(|silent| format!("the daemon has been stuck for {} s", silent.as_secs()));
+        let stuck = self.silent(now).filter(|(_, silent)| *silent > SILENCE);
+        let stuck = stuck.map(|(part, silent)| format!("{part} has been stuck for {} s", silent.as_secs()));
         self.update(|status| status.dead.clone()).or(stuck)
     }
 
@@ -308,25 +344,29 @@ mod tests {
         let (health, begun) = (running(), Instant::now());
         let after = |seconds| begun + Duration::from_secs(seconds);
         assert_eq!(health.dead(after(3600)), None, "it has not begun");
-        health.beat(begun);
+        health.beat("the daemon", begun);
         assert_eq!(health.dead(after(60)), None);
         assert_eq!(health.dead(after(61)).as_deref(), Some("the daemon has been stuck for 61 s"));
-        health.beat(after(61));
+        health.beat("the daemon", after(61));
         assert_eq!(health.dead(after(62)), None, "it was slow");
         assert_eq!(health.dead(begun), None, "clocks of two threads need not agree");
+        health.beat("the stream", after(70));
+        health.beat("the daemon", after(130));
+        assert_eq!(health.dead(after(131)).as_deref(), Some("the stream has been stuck for 61 s"));
     }
 
     #[tokio::test]
-    async fn a_daemon_beats_for_as_long_as_it_runs() {
+    async fn a_part_beats_for_as_long_as_it_runs() {
         let health = running();
         let began = health.clone();
-        let answer = health.beating(async move {
-            while began.alive.lock().unwrap().is_none() {
+        let answer = health.beating("the daemon", async move {
+            while began.silent(Instant::now()).is_none() {
                 tokio::task::yield_now().await;
             }
             7
         });
         assert_eq!(answer.await, 7);
+        assert_eq!(health.dead(Instant::now() + SILENCE * 2), None, "it has ended, it is not stuck");
     }
 
     #[test]

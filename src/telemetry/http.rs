@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -138,10 +138,18 @@ async fn livez(State((_, health)): Shared) -> impl IntoResponse {
     }
 }
 
-async fn readyz(State((_, health)): Shared) -> impl IntoResponse {
-    let reasons = health.snapshot().not_ready();
+/// `?standby=ok`: a daemon that is there to take over does what it should, too.
+async fn readyz(State((_, health)): Shared, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let standby = match query.as_deref() {
+        None | Some("") => false,
+        Some("standby=ok") => true,
+        Some(_) => return (StatusCode::BAD_REQUEST, "/readyz takes ?standby=ok and nothing else\n".to_owned()),
+    };
+    let status = health.snapshot();
+    let reasons = status.not_ready();
     match reasons.is_empty() {
         true => (StatusCode::OK, "ready\n".to_owned()),
+        false if standby && status.stands_by() => (StatusCode::OK, "standing by\n".to_owned()),
         false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
     }
 }
@@ -168,7 +176,7 @@ mod tests {
     }
 
     async fn running() -> Running {
-        let (metrics, health) = (Metrics::new(), Health::new("walferry", ["staging"]));
+        let (metrics, health) = (Metrics::new("walferry"), Health::new("walferry", ["staging"]));
         let listen = Some("127.0.0.1:0".parse().unwrap());
         let server = Server::bind(listen, metrics.clone(), health.clone()).await.unwrap();
         let (address, stop) = (server.address().unwrap(), CancellationToken::new());
@@ -202,10 +210,10 @@ mod tests {
         assert_eq!(fetch(&server, "/livez").await, (503, "the reader has stopped\n".to_owned()));
 
         let server = running().await;
-        server.health.beat(Instant::now());
+        server.health.beat("the daemon", Instant::now());
         assert_eq!(fetch(&server, "/livez").await.0, 200);
         if let Some(long_ago) = Instant::now().checked_sub(Duration::from_secs(3600)) {
-            server.health.beat(long_ago);
+            server.health.beat("the daemon", long_ago);
             let (code, text) = fetch(&server, "/livez").await;
             assert!(code == 503 && text.contains("stuck"), "{code} {text}");
         }
@@ -216,7 +224,10 @@ mod tests {
         let server = running().await;
         server.metrics.target("staging").commits.increment(7);
         let (code, text) = fetch(&server, "/metrics").await;
-        assert!(code == 200 && text.contains("walferry_target_commits_total{target=\"staging\"} 7"), "{text}");
+        assert!(
+            code == 200 && text.contains("walferry_target_commits_total{stream=\"walferry\",target=\"staging\"} 7"),
+            "{text}"
+        );
         let (code, text) = fetch(&server, "/status").await;
         assert_eq!(code, 200);
         assert_eq!(serde_json::from_str::<StatusSnapshot>(&text).unwrap(), server.health.snapshot());
@@ -226,7 +237,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_in_use_is_named_with_its_key() {
         let server = running().await;
-        let second = Server::bind(Some(server.address), Metrics::new(), Health::default()).await;
+        let second = Server::bind(Some(server.address), Metrics::new("walferry"), Health::default()).await;
         let Err(error) = second else { panic!("two servers on one address") };
         assert_eq!(error.to_string(), format!("cannot listen on {} (http.listen)", server.address));
         assert!(matches!(error.verdict(), Verdict::Halt { hint } if hint.contains("http.listen")));
@@ -242,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_an_address_it_waits_for_the_stop() {
-        let server = Server::bind(None, Metrics::new(), Health::default()).await.unwrap();
+        let server = Server::bind(None, Metrics::new("walferry"), Health::default()).await.unwrap();
         assert_eq!(server.address(), None);
         let stop = CancellationToken::new();
         let task = tokio::spawn(server.run(stop.clone()));

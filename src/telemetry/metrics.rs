@@ -65,6 +65,9 @@ metrics! {
         "WAL position that the source was told it may forget: the lowest that all targets have on their disks";
     SOURCE_RETAINED: Gauge "walferry_source_retained_wal_bytes" Some(Unit::Bytes), [],
         "WAL that the source keeps on its disk for the slot";
+    SOURCE_SAFE: Gauge "walferry_source_safe_wal_bytes" Some(Unit::Bytes), [],
+        "WAL that the source can still write before it may drop what the slot needs (max_slot_wal_keep_size); NaN \
+         where it sets no limit, and while not known";
     SLOT_STATE: Gauge "walferry_source_slot_state" None, ["state"],
         "1 for what the source says of the slot: unknown, missing, reserved, extended, unreserved (about to be lost), \
          lost";
@@ -118,16 +121,11 @@ pub struct Metrics {
     handle: PrometheusHandle,
 }
 
-impl Default for Metrics {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Metrics {
-    /// With nothing counted yet.
-    pub fn new() -> Self {
-        let builder = PrometheusBuilder::new().set_buckets(&BUCKETS).expect("there are buckets");
+    /// Of this stream, with nothing counted yet.
+    pub fn new(stream: &str) -> Self {
+        let builder = PrometheusBuilder::new().add_global_label("stream", stream);
+        let builder = builder.set_buckets(&BUCKETS).expect("there are buckets");
         let recorder = builder.build_recorder();
         for Metric { name, kind, unit, meaning, .. } in METRICS {
             match kind {
@@ -160,7 +158,8 @@ impl Metrics {
         SourceMetrics {
             received_lsn: self.gauge(&SOURCE_RECEIVED, &[]),
             confirmed_lsn: self.gauge(&SOURCE_CONFIRMED, &[]),
-            retained_wal_bytes: self.gauge(&SOURCE_RETAINED, &[]),
+            retained_wal_bytes: unknown(self.gauge(&SOURCE_RETAINED, &[])),
+            safe_wal_bytes: unknown(self.gauge(&SOURCE_SAFE, &[])),
             connected: self.gauge(&SOURCE_CONNECTED, &[]),
             reconnects: self.counter(&SOURCE_RECONNECTS, &[]),
             state,
@@ -172,10 +171,6 @@ impl Metrics {
     pub fn target(&self, name: &str) -> TargetMetrics {
         let state = OneHot::new(self, &TARGET_STATE, &[name], TargetState::ALL.iter().map(|state| state.as_str()));
         state.set(TargetState::default().as_str());
-        let unknown = |gauge: Gauge| {
-            gauge.set(f64::NAN);
-            gauge
-        };
         TargetMetrics {
             lag_bytes: unknown(self.gauge(&LAG_BYTES, &[name])),
             lag_seconds: unknown(self.gauge(&LAG_SECONDS, &[name])),
@@ -220,6 +215,12 @@ impl Metrics {
     }
 }
 
+/// A gauge that is not known yet.
+fn unknown(gauge: Gauge) -> Gauge {
+    gauge.set(f64::NAN);
+    gauge
+}
+
 static METADATA: Metadata<'static> = Metadata::new("walferry", Level::INFO, None);
 
 fn key(metric: &Metric, values: &[&str]) -> Key {
@@ -253,6 +254,8 @@ pub struct SourceMetrics {
     pub confirmed_lsn: Gauge,
     /// Bytes of WAL that the source keeps for the slot.
     pub retained_wal_bytes: Gauge,
+    /// Bytes of WAL that it can still write before it may drop what the slot needs.
+    pub safe_wal_bytes: Gauge,
     /// 1 while the replication connection is open, else 0.
     pub connected: Gauge,
     /// Replication connections after the first.
@@ -358,7 +361,7 @@ mod tests {
     use super::*;
 
     fn all() -> (Metrics, SourceMetrics, TargetMetrics, TableMetrics) {
-        let metrics = Metrics::new();
+        let metrics = Metrics::new("shop");
         let (source, target) = (metrics.source(), metrics.target("staging"));
         let table = metrics.table("staging", "public.orders");
         (metrics, source, target, table)
@@ -398,13 +401,13 @@ mod tests {
         table.copy_rows.set(5.0);
         let text = metrics.render();
         for line in [
-            "walferry_target_rows_total{target=\"staging\",op=\"insert\"} 3",
-            "walferry_target_rows_total{target=\"staging\",op=\"delete\"} 0",
-            "walferry_target_conflicts_total{target=\"staging\",kind=\"update_missing\"} 1",
-            "walferry_target_lag_bytes{target=\"staging\"} 17",
-            "walferry_target_lag_seconds{target=\"staging\"} NaN",
-            "walferry_source_received_lsn 4503599627370497",
-            "walferry_table_copy_rows{target=\"staging\",table=\"public.orders\"} 5",
+            "walferry_target_rows_total{stream=\"shop\",target=\"staging\",op=\"insert\"} 3",
+            "walferry_target_rows_total{stream=\"shop\",target=\"staging\",op=\"delete\"} 0",
+            "walferry_target_conflicts_total{stream=\"shop\",target=\"staging\",kind=\"update_missing\"} 1",
+            "walferry_target_lag_bytes{stream=\"shop\",target=\"staging\"} 17",
+            "walferry_target_lag_seconds{stream=\"shop\",target=\"staging\"} NaN",
+            "walferry_source_received_lsn{stream=\"shop\"} 4503599627370497",
+            "walferry_table_copy_rows{stream=\"shop\",target=\"staging\",table=\"public.orders\"} 5",
         ] {
             assert!(text.lines().any(|l| l == line), "no {line} in {text}");
         }
@@ -420,7 +423,10 @@ mod tests {
                 .lines()
                 .filter(|line| line.starts_with("walferry_target_state{") && line.ends_with(" 1"))
                 .collect();
-            assert_eq!(holding, [format!("walferry_target_state{{target=\"staging\",state=\"{state}\"}} 1")]);
+            assert_eq!(
+                holding,
+                [format!("walferry_target_state{{stream=\"shop\",target=\"staging\",state=\"{state}\"}} 1")]
+            );
         }
     }
 
@@ -430,13 +436,16 @@ mod tests {
         target.commit_seconds.record(0.003);
         metrics.upkeep();
         let text = metrics.render();
-        assert!(text.contains("walferry_target_commit_seconds_bucket{target=\"staging\",le=\"0.005\"} 1"), "{text}");
+        assert!(
+            text.contains("walferry_target_commit_seconds_bucket{stream=\"shop\",target=\"staging\",le=\"0.005\"} 1"),
+            "{text}"
+        );
     }
 
     #[test]
     fn two_daemons_in_one_process_do_not_share_numbers() {
         let (one, two) = (all(), all());
         one.2.commits.increment(1);
-        assert!(two.0.render().contains("walferry_target_commits_total{target=\"staging\"} 0"));
+        assert!(two.0.render().contains("walferry_target_commits_total{stream=\"shop\",target=\"staging\"} 0"));
     }
 }

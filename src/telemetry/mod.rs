@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! stages ──▶ metrics (handles, cached) ──┐
-//! stages ──▶ health (one snapshot) ──────┴─▶ http: /metrics /livez /readyz /status
+//! stages ──▶ health (one snapshot) ──┬───┴─▶ http: /metrics /livez /readyz /status
+//!                                    └─────▶ service_manager: ready, status, watchdog
 //! stages ──▶ tracing ──▶ logging ──▶ standard error
 //! ```
 //! Nothing here may carry row values or secrets: labels are names of targets and tables, errors are the stages' own.
@@ -11,4 +12,5 @@ pub mod health;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod service_manager;
 pub mod state;

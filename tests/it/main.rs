@@ -72,5 +72,8 @@ mod copying;
 /// The daemon's life: signals, reloading, standing by and taking over, being replaced, an idle source.
 mod life;
 
+/// The daemon under a service manager: what it is told, and the unit for systemd.
+mod service;
+
 /// Memory stays bounded, whatever the size of a transaction, a row or a table.
 mod memory;

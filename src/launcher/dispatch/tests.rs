@@ -85,7 +85,7 @@ impl World {
     fn new() -> Self {
         let names: Vec<String> = (0..LANES).map(|lane| format!("t{lane}")).collect();
         let health = Health::new("s", names.iter().map(String::as_str));
-        let board = Arc::new(Board::new(&names, health, Metrics::new()));
+        let board = Arc::new(Board::new(&names, health, Metrics::new("walferry")));
         let target =
             || Target { receiver: None, applied: Vec::new(), stored: end(1), last: None, refused: None, parts: 0 };
         let column = Column { name: "id".to_owned(), type_oid: 23, type_modifier: -1, is_key: true };
