@@ -1,11 +1,14 @@
 //! The daemon as a service: what a service manager is told by it, and the unit that `deploy/systemd` has for it.
 
+mod systemd;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use tokio::net::UnixDatagram;
 
+use self::systemd::Systemd;
 use crate::support::prelude::*;
 
 /// The service manager's end of the socket.
@@ -128,13 +131,62 @@ fn analyze(arguments: &[&str], unit: &Path) -> Option<Output> {
     }
 }
 
-#[test]
-fn the_unit_is_one_that_systemd_finds_nothing_wrong_with() {
+/// The unit, with the program at this path: it is not installed here.
+fn unit(program: &str) -> String {
     let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/systemd/walferry@.service");
     let text = std::fs::read_to_string(unit).unwrap();
     assert!(text.contains("ExecStart=/usr/bin/walferry run "), "{text}");
-    // The program is not installed here: systemd looks whether it can be run.
-    let text = text.replace("/usr/bin/walferry", env!("CARGO_BIN_EXE_walferry"));
+    text.replace("/usr/bin/walferry", program)
+}
+
+#[tokio::test]
+async fn under_a_real_systemd_the_unit_starts_reloads_is_watched_and_stops_by_draining() {
+    let stage = Stage::new(1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let Some(systemd) = Systemd::start(dir.path()).await else { return };
+    systemd.done(&format!("mkdir -m 755 /run/program && cp {} /run/program", env!("CARGO_BIN_EXE_walferry")));
+    systemd.write("/etc/systemd/system/walferry@.service", 0o644, &unit("/run/program/walferry"));
+    systemd.done("mkdir -p -m 755 /etc/walferry /etc/systemd/system/walferry@.service.d");
+    systemd.done("mkdir -m 700 /etc/walferry/shop.d");
+    systemd.write("/etc/walferry/shop.d/source", 0o600, &stage.from.url);
+    systemd.write("/etc/walferry/shop.d/staging", 0o600, &stage.places[0].db.url);
+    let secret = |name| format!("url_file = \"${{CREDENTIALS_DIRECTORY}}/secret_{name}\"");
+    let target = format!("[[target]]\nname = \"staging\"\n{}", secret("staging"));
+    let config = format!("[source]\n{}\n{target}\n[http]\nlisten = \"\"\n", secret("source"));
+    systemd.write("/etc/walferry/shop.toml", 0o644, &config);
+    let quick = "[Service]\nWatchdogSec=8s\nRestartSec=100ms\n";
+    systemd.write("/etc/systemd/system/walferry@.service.d/quick.conf", 0o644, quick);
+
+    // It comes back when the unit is ready: by then the table is copied, and the stream followed.
+    systemd.done("systemctl daemon-reload && systemctl start walferry@shop");
+    let shown = |property: &str| systemd.done(&format!("systemctl show walferry@shop --value -p {property}"));
+    assert_eq!(shown("StatusText"), "streaming, 1 of 1 targets in step");
+    stage.assert_follows(0, 1).await;
+    systemd.done("systemctl reload walferry@shop && systemctl is-active walferry@shop");
+
+    let frozen = shown("MainPID");
+    systemd.done("systemctl kill --signal=STOP walferry@shop");
+    let replaced = async || (shown("NRestarts") == "1" && shown("ActiveState") == "active").then_some(());
+    wait_for("the watchdog to have it started anew", seconds(30), replaced).await;
+    assert_ne!(shown("MainPID"), frozen);
+    stage.assert_follows(0, 2).await;
+
+    let load = Load::start(&stage, 0..2, Duration::from_millis(2)).await;
+    load.more(50).await;
+    systemd.done("systemctl stop walferry@shop");
+    assert_eq!(shown("Result"), "success");
+    assert_eq!(shown("ExecMainStatus"), "0", "it was not stopped in order");
+    load.stop().await;
+
+    // What needs somebody is not tried again and again.
+    systemd.write("/etc/walferry/shop.toml", 0o644, "[source]\nnonsense = 1\n");
+    assert!(!systemd.run("systemctl start walferry@shop").status.success());
+    assert_eq!((shown("ActiveState"), shown("ExecMainStatus")), ("failed".to_owned(), "2".to_owned()));
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_finds_nothing_wrong_with() {
+    let text = unit(env!("CARGO_BIN_EXE_walferry"));
     let dir = tempfile::tempdir().unwrap();
     let unit = dir.path().join("walferry@shop.service");
     std::fs::write(&unit, text).unwrap();
