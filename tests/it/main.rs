@@ -72,6 +72,9 @@ mod copying;
 /// The daemon's life: signals, reloading, standing by and taking over, being replaced, an idle source.
 mod life;
 
+/// The alerts for Prometheus: what they say when, and by a real Prometheus.
+mod alerts;
+
 /// The daemon under a service manager: what it is told, and the unit for systemd.
 mod service;
 
