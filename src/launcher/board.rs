@@ -1,7 +1,7 @@
 //! The board: what every stage reports, turned into feedback for the source, metrics, and status.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
@@ -14,10 +14,11 @@ use crate::change::{Change, Commit, Part, PgTime, TargetId};
 use crate::error::{Judged, Verdict, chain};
 use crate::feedback::Ledger;
 use crate::lsn::{ConfirmedFlush, DurableLsn, EndLsn, Lsn};
+use crate::postgres::Expiry;
 use crate::relation::TableName;
 use crate::tablesync::{CopyError, CopyObserver, CopyProgress, CopyState};
 use crate::telemetry::health::{Health, LastError};
-use crate::telemetry::metrics::{Metrics, SourceMetrics, TargetMetrics};
+use crate::telemetry::metrics::{CertificateMetrics, Metrics, SourceMetrics, TargetMetrics};
 use crate::telemetry::state::{SlotState, SourceState, TableState, TargetState};
 
 /// Shared by all stages of one stream.
@@ -27,6 +28,7 @@ pub struct Board {
     health: Health,
     metrics: Metrics,
     source: SourceMetrics,
+    certificates: CertificateMetrics,
     targets: Vec<Target>,
     /// When the source was last heard of.
     heard: Mutex<Option<SystemTime>>,
@@ -44,6 +46,7 @@ struct Sessions {
 struct Target {
     name: String,
     metrics: TargetMetrics,
+    certificates: CertificateMetrics,
     waiting: Mutex<Waiting>,
 }
 
@@ -55,12 +58,17 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Board {
     /// A board for a stream with these targets; their ids are their places.
     pub fn new(targets: &[String], health: Health, metrics: Metrics) -> Self {
-        let target =
-            |name: &String| Target { name: name.clone(), metrics: metrics.target(name), waiting: Mutex::default() };
+        let target = |name: &String| Target {
+            name: name.clone(),
+            metrics: metrics.target(name),
+            certificates: metrics.certificates(Some(name)),
+            waiting: Mutex::default(),
+        };
         Self {
             ledger: Mutex::new(Ledger::new(targets.len())),
             confirmed: watch::Sender::new(None),
             source: metrics.source(),
+            certificates: metrics.certificates(None),
             targets: targets.iter().map(target).collect(),
             health,
             metrics,
@@ -159,6 +167,14 @@ impl Board {
             status.source.retained_wal_bytes = retained;
             status.source.safe_wal_bytes = safe;
         });
+    }
+
+    /// When the certificates on the way to a target, or without one to the source, stop being valid.
+    pub fn certificates(&self, target: Option<TargetId>, expiry: Expiry) {
+        let metrics = target.map_or(&self.certificates, |id| &self.targets[id.0].certificates);
+        let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        metrics.server.set(expiry.server.map_or(f64::NAN, unix));
+        metrics.client.set(expiry.client.map_or(f64::NAN, unix));
     }
 
     /// The source's WAL ends here now.

@@ -90,6 +90,10 @@ impl Watch {
 
     fn tick(&self) {
         self.board.tick(SystemTime::now(), |id| self.gauges.bytes(id));
+        self.board.certificates(None, self.setup.source.tls.certificates.expiry());
+        for target in &self.setup.targets {
+            self.board.certificates(Some(target.id), target.connect.tls.certificates.expiry());
+        }
     }
 
     /// Does something that may take long, and keeps lag and queues up to date meanwhile.

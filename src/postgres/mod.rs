@@ -40,5 +40,6 @@ pub mod wire;
 pub use client::Client;
 pub use conninfo::ConnectOptions;
 pub use error::{PgError, ServerError};
+pub use tls::{Certificates, Expiry};
 pub use transport::Reach;
 pub use wire::{WireConnection, WireReader, WireWriter};

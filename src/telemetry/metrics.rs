@@ -95,6 +95,10 @@ metrics! {
     RETRIES: Counter "walferry_target_retries_total" None, ["target"], "Attempts made after an error";
     QUEUE_BYTES: Gauge "walferry_target_queue_bytes" Some(Unit::Bytes), ["target"],
         "Memory of the changes that wait for the target";
+    CERTIFICATE: Gauge "walferry_certificate_expiry_timestamp_seconds" Some(Unit::Seconds),
+        ["side", "target", "certificate"],
+        "Unix time at which a certificate in use stops being valid: side is source or target, certificate is server or \
+         client; NaN without TLS, and while not known";
     COPY_STATE: Gauge "walferry_table_copy_state" None, ["target", "table", "state"],
         "1 for how far the table is: pending, copying, copied, ready, failed (somebody has to act)";
     COPY_ROWS: Gauge "walferry_table_copy_rows" None, ["target", "table"], "Rows that the initial copy has written";
@@ -196,6 +200,13 @@ impl Metrics {
             queue_bytes: self.gauge(&QUEUE_BYTES, &[name]),
             state,
         }
+    }
+
+    /// The handles of the certificates on the way to a target, or without one to the source.
+    pub fn certificates(&self, target: Option<&str>) -> CertificateMetrics {
+        let side = if target.is_some() { "target" } else { "source" };
+        let gauge = |which| unknown(self.gauge(&CERTIFICATE, &[side, target.unwrap_or_default(), which]));
+        CertificateMetrics { server: gauge("server"), client: gauge("client") }
     }
 
     /// The handles of a table, as `schema.name`, on a target.
@@ -339,6 +350,15 @@ pub struct ConflictCounters {
     pub insert_ignored: Counter,
 }
 
+/// When the certificates of a connection end, in Unix time.
+#[derive(Clone)]
+pub struct CertificateMetrics {
+    /// The server's.
+    pub server: Gauge,
+    /// walferry's own.
+    pub client: Gauge,
+}
+
 /// What is counted at a table of a target.
 #[derive(Clone)]
 pub struct TableMetrics {
@@ -363,6 +383,7 @@ mod tests {
     fn all() -> (Metrics, SourceMetrics, TargetMetrics, TableMetrics) {
         let metrics = Metrics::new("shop");
         let (source, target) = (metrics.source(), metrics.target("staging"));
+        metrics.certificates(None);
         let table = metrics.table("staging", "public.orders");
         (metrics, source, target, table)
     }

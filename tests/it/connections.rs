@@ -28,6 +28,7 @@ fn options(cluster: &Cluster) -> ConnectOptions {
         dbname: "postgres".into(),
         password: Some(SecretString::from("right")),
         tls: TlsOptions {
+            certificates: Default::default(),
             mode: SslMode::Prefer,
             root_cert: RootCert::Default,
             client_cert: None,

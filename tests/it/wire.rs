@@ -20,6 +20,7 @@ fn options(cluster: &Cluster) -> ConnectOptions {
         dbname: "postgres".into(),
         password: None,
         tls: TlsOptions {
+            certificates: Default::default(),
             mode: SslMode::Disable,
             root_cert: RootCert::Default,
             client_cert: None,

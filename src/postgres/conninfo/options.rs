@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use crate::postgres::tls::Certificates;
+
 /// Everything needed to open a connection; made from a connection string, `PG*` variables, service and password file.
 #[derive(Clone, Debug)]
 pub struct ConnectOptions {
@@ -108,6 +110,8 @@ pub struct TlsOptions {
     pub direct: bool,
     /// Send the host name (SNI).
     pub sni: bool,
+    /// What was seen of certificates; nothing to choose.
+    pub certificates: Certificates,
 }
 
 impl ConnectOptions {

@@ -10,6 +10,7 @@ use super::environment::Environment;
 use super::error::ConnInfoError;
 use super::options::{Host, HostAddress, RootCert, SslMode, TlsOptions};
 use super::settings::Settings;
+use crate::postgres::tls::Certificates;
 
 const MODES: &[(&str, SslMode)] = &[
     ("disable", SslMode::Disable),
@@ -61,6 +62,7 @@ pub(super) fn resolve(
         client_key_password: settings.text("sslpassword").map(Into::into),
         direct,
         sni,
+        certificates: Certificates::default(),
     };
     if used {
         tls.root_cert = root_cert(settings, environment, mode)?;

@@ -6,15 +6,18 @@
 //! | `files.rs` | certificates and keys from PEM files and the system |
 //! | `verify.rs` | which server certificates are trusted, for which mode |
 //! | `name.rs` | which names a certificate is good for |
+//! | `expiry.rs` | when the certificates in use stop being valid |
 //! | `binding.rs` | `tls-server-end-point`, the certificate's hash for SCRAM-SHA-256-PLUS |
 
 mod binding;
+mod expiry;
 mod files;
 mod name;
 mod verify;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::client::Resumption;
 use rustls::{CertificateError, ClientConfig, OtherError};
@@ -23,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+pub use self::expiry::{Certificates, Expiry};
 use self::verify::{Trust, Verifier};
 use super::conninfo::{RootCert, SslMode, TlsOptions};
 use crate::error::Verdict;
@@ -55,6 +59,9 @@ pub(crate) struct Tls {
     base: ClientConfig,
     trust: Trust,
     direct: bool,
+    /// When the client's own certificates end.
+    client: Option<SystemTime>,
+    certificates: Certificates,
 }
 
 impl Tls {
@@ -75,7 +82,9 @@ impl Tls {
             .dangerous()
             // Replaced for each connection by one that knows the host.
             .with_custom_certificate_verifier(Arc::new(Verifier::new(trust.clone(), String::new(), algorithms)));
-        let mut base = match files::client_identity(options)? {
+        let identity = files::client_identity(options)?;
+        let client = identity.as_ref().and_then(|(chain, _)| expiry::earliest(chain));
+        let mut base = match identity {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
                 TlsFailure::halt(
@@ -90,7 +99,7 @@ impl Tls {
         if options.direct {
             base.alpn_protocols = vec![b"postgresql".to_vec()];
         }
-        Ok(Self { base, trust, direct: options.direct })
+        Ok(Self { base, trust, direct: options.direct, client, certificates: options.certificates.clone() })
     }
 
     /// The handshake. `host` is the name to verify and to send; `address` stands in where it is no name TLS can carry.
@@ -115,6 +124,8 @@ impl Tls {
                 "set sslnegotiation=postgres: direct TLS needs PostgreSQL 17 or later",
             ));
         }
+        let server = session.peer_certificates().and_then(expiry::earliest);
+        self.certificates.seen(Expiry { server, client: self.client });
         let end_point = session.peer_certificates().and_then(<[_]>::first).and_then(binding::server_end_point);
         Ok(Encrypted { stream, end_point })
     }

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
 use crate::support::prelude::*;
+
+/// When they stop being valid, in Unix time.
+pub const END: f64 = 4_102_444_800.0;
 
 /// An authority, what it signed, and files to name in options.
 pub struct Certificates {
@@ -29,6 +32,7 @@ impl Certificates {
             let key = KeyPair::generate().unwrap();
             let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
             params.distinguished_name.push(DnType::CommonName, common);
+            params.not_after = date_time_ymd(2100, 1, 1);
             if own {
                 params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
                 return (params.self_signed(&key).unwrap().pem(), key.serialize_pem());

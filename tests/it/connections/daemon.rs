@@ -1,6 +1,6 @@
 //! The daemon over TLS, as its configuration says it.
 
-use super::certificates::Certificates;
+use super::certificates::{Certificates, END};
 use crate::support::prelude::*;
 
 #[tokio::test]
@@ -29,6 +29,14 @@ async fn the_daemon_replicates_over_verified_tls_on_both_sides() {
     let daemon = Daemon::builder(&url(&from)).target("t", &url(&to));
     let mut daemon = daemon.environment("HOME", home.path().to_str().unwrap()).start();
     daemon.wait_ready(seconds(60)).await;
+    let certificate = "walferry_certificate_expiry_timestamp_seconds";
+    for side in ["source", "target"] {
+        let server = [("side", side), ("certificate", "server")];
+        let shown = daemon.wait_metric(certificate, &server, |end| end > 0.0, seconds(10)).await;
+        assert_eq!(shown, END, "when the certificate of the {side} ends");
+        let own = daemon.metric(certificate, &[("side", side), ("certificate", "client")]).await.unwrap();
+        assert!(own.is_nan(), "there is no client certificate: {own}");
+    }
     cluster.execute(&from.name, "INSERT INTO t VALUES (2)").await;
     let target = cluster.connect(&to.name).await;
     let rows = async || {
