@@ -1,5 +1,7 @@
 //! What can stop a target, and what to do about it.
 
+use std::time::Duration;
+
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::{PgError, ServerError};
@@ -51,6 +53,9 @@ pub enum ApplyError {
     /// A table that was copied is not on the target any more.
     #[error("{table} is gone on the target; found at {lsn}")]
     Gone { table: TableName, lsn: Lsn },
+    /// The target is there no more, though the connection is.
+    #[error("the target has not answered for {} s", .waited.as_secs())]
+    Silent { waited: Duration },
     /// The parts of a large transaction applied so far are lost with the connection; it must be sent again.
     #[error("a transaction in progress was lost")]
     Restart(#[source] Box<ApplyError>),
@@ -110,7 +115,9 @@ impl Judged for ApplyError {
                 "A constraint checked at the end of the transaction does not hold on the target: compare the tables' \
                  constraints on both sides and mend the target's rows or constraint.",
             ),
-            Self::Fenced { .. } | Self::Moved { .. } | Self::NewTable(_) | Self::Gone { .. } => Verdict::Retry,
+            Self::Fenced { .. } | Self::Moved { .. } | Self::NewTable(_) | Self::Gone { .. } | Self::Silent { .. } => {
+                Verdict::Retry
+            }
             Self::Restart(cause) => cause.verdict(),
         }
     }

@@ -10,6 +10,7 @@
 //! |---|---|
 //! | `queue.rs` | bounded in bytes; consecutive transactions become one batch |
 //! | `worker.rs` | the loop: take, apply, retry, reconnect |
+//! | `silence.rs` | whether the target is there at all, where that does not show |
 //! | `exact.rs` | a batch in one flight: BEGIN, rows, progress, COMMIT, one Sync |
 //! | `conflict.rs` | change by change where the target refused one |
 //! | `truncation.rs` | TRUNCATE, and what does its work where the target refuses it |
@@ -52,6 +53,7 @@ pub mod plan;
 pub mod progress;
 pub mod queue;
 pub mod session;
+mod silence;
 pub mod statement;
 pub mod table;
 pub mod truncation;

@@ -18,10 +18,11 @@ use super::observer::Observer;
 use super::progress;
 use super::queue::{Ahead, Batch, Receiver, Work};
 use super::session::{Session, SessionOptions};
+use super::silence::{closed, silence};
+use crate::change::Part;
 use crate::error::{Judged, Verdict};
 use crate::lsn::EndLsn;
 use crate::postgres::PgError;
-use crate::sql::Sql;
 
 /// What a worker needs to know.
 #[derive(Clone)]
@@ -86,19 +87,6 @@ pub async fn run(
     }
 }
 
-/// Waits until the target has closed the session, and gives what it says of that.
-async fn closed(session: &Session) -> ApplyError {
-    loop {
-        session.client.closed().await;
-        if let Err(error) = session.client.query(&ANYTHING, &[]).await {
-            return error.into();
-        }
-    }
-}
-
-/// Answered by a session that is open.
-static ANYTHING: Sql = Sql::new("SELECT 1");
-
 /// A transaction in pieces cannot be gone on with.
 fn restart(error: ApplyError) -> Ended {
     Ended::Lost(ApplyError::Restart(Box::new(error)))
@@ -135,10 +123,7 @@ impl Worker {
             };
             let result = match work {
                 Work::Batch(batch) => self.batch(&batch, &queue).await,
-                Work::Piece(part, _held) => {
-                    let mut ahead = Ahead::new(&queue, self.options.batch_bytes, &mut self.next);
-                    self.applier.piece(&part, &mut ahead).await.map_err(restart)
-                }
+                Work::Piece(part, _held) => self.piece(&part, &queue).await,
                 Work::Abort => self.abort(&queue).await,
                 Work::Frozen => return Ended::CaughtUp,
                 Work::Closed => {
@@ -168,8 +153,8 @@ impl Worker {
     /// Applies a batch, however long it takes.
     async fn batch(&mut self, batch: &Batch, queue: &Receiver) -> Result<(), Ended> {
         loop {
-            let mut ahead = Ahead::new(queue, self.options.batch_bytes, &mut self.next);
-            let error = match self.applier.batch(batch, &mut ahead).await {
+            let result = self.watched(queue, async |applier, ahead| applier.batch(batch, ahead).await).await;
+            let error = match result {
                 Ok(()) => {
                     // A position without changes is stored because the source, or the end, waits for it.
                     if batch.transactions.is_empty() {
@@ -182,6 +167,38 @@ impl Worker {
             };
             self.meet(error, queue).await?;
             self.reopen(queue, Some(batch)).await?;
+        }
+    }
+
+    /// Applies a stretch of a larger transaction.
+    async fn piece(&mut self, part: &Arc<Part>, queue: &Receiver) -> Result<(), Ended> {
+        let result = self.watched(queue, async |applier, ahead| applier.piece(part, ahead).await).await;
+        result.map_err(restart)?;
+        self.recovered(queue);
+        Ok(())
+    }
+
+    /// Applies, and tells as soon as it is known that the target does not answer at all: the others wait for this one
+    /// while its queue is full, and must not wait for what does not get on.
+    async fn watched(
+        &mut self,
+        queue: &Receiver,
+        apply: impl AsyncFnOnce(&mut Applier, &mut Ahead<'_>) -> Result<(), ApplyError>,
+    ) -> Result<(), ApplyError> {
+        let Self { options, applier, next, failing, .. } = self;
+        let (beside, observer) = (Arc::clone(&applier.session.client), Arc::clone(&applier.observer));
+        let mut ahead = Ahead::new(queue, options.batch_bytes, next);
+        let silence = async {
+            let error = silence(&beside, &options.session).await;
+            *failing = true;
+            queue.set_failing(true);
+            observer.failed(&error, &error.verdict());
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            result = apply(applier, &mut ahead) => result,
+            result = silence => result,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::support::pair::wait_refused;
+use crate::support::pair::{status, wait_refused};
 use crate::support::prelude::*;
 use crate::support::stage::{Place, execute, is_there, wait_durable, wait_row};
 use crate::support::workload;
@@ -108,6 +108,24 @@ async fn a_target_that_hangs_holds_up_nobody_not_even_at_the_start() {
     wait_row(&stage.places[0].client, 6, 30).await;
     load.stop().await;
     stage.assert_in_step(&daemon).await;
+}
+
+#[tokio::test]
+async fn a_target_that_hangs_within_a_large_transaction_holds_up_nobody() {
+    let stage = Stage::new(2).await;
+    let mut daemon = stage.daemon().apply("queue_bytes", "\"256KiB\"").start();
+    daemon.wait_ready(seconds(60)).await;
+    stage.assert_follows(0, 1).await;
+    stage.places[0].cluster.freeze(true);
+    let large = "INSERT INTO w_default SELECT n, repeat('x', 2000) FROM generate_series(1, 2000) n";
+    execute(&stage.on_source, large).await;
+    stage.assert_follows(1, 2).await;
+    daemon.wait_log("the target has not answered for 20 s", seconds(5)).await;
+    assert_eq!(status(&daemon, "t0").await["state"], "retrying");
+    stage.places[0].cluster.freeze(false);
+    stage.assert_follows(0, 3).await;
+    stage.assert_in_step(&daemon).await;
+    assert_eq!(status(&daemon, "t0").await["state"], "applying");
 }
 
 #[tokio::test]
