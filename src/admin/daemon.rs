@@ -1,9 +1,9 @@
-//! Asking a running daemon: `GET /status` at its `http.listen`.
+//! Asking a running daemon: `GET /api/v1/status` at its `http.listen`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crate::telemetry::health::StatusSnapshot;
+use crate::telemetry::status::StatusSnapshot;
 
 /// A daemon that runs answers from memory.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,7 +28,7 @@ pub async fn ask(listen: SocketAddr) -> Result<StatusSnapshot, AskError> {
     let silent = |error| AskError::Silent(address, error);
     // A proxy has no business between a command and its daemon.
     let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().map_err(silent)?;
-    let response = client.get(format!("http://{address}/status")).send().await.map_err(silent)?;
+    let response = client.get(format!("http://{address}/api/v1/status")).send().await.map_err(silent)?;
     let response =
         response.error_for_status().map_err(|error| AskError::Stranger(address, Box::new(error.without_url())))?;
     let text = response.text().await.map_err(silent)?;
@@ -61,7 +61,7 @@ mod tests {
     async fn silence_and_strangers_are_told_apart() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = axum::Router::new().route("/status", axum::routing::get(|| async { "hello" }));
+        let router = axum::Router::new().route("/api/v1/status", axum::routing::get(|| async { "hello" }));
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         assert!(matches!(ask(address).await, Err(AskError::Stranger(..))));
         server.abort();

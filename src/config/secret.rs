@@ -84,14 +84,6 @@ impl ConnectionString {
         }
         Ok(Self { secret: Secret::from(text), file: Some(path.to_owned()) })
     }
-
-    /// The same, read from its file again, as the secret may have been changed; a copy when it has no file.
-    ///
-    /// # Errors
-    /// As [`ConnectionString::from_file`].
-    pub fn read_again(&self) -> io::Result<Self> {
-        self.file.as_deref().map_or_else(|| Ok(self.clone()), Self::from_file)
-    }
 }
 
 impl<T: Into<String>> From<T> for ConnectionString {
@@ -132,14 +124,12 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_without_its_last_line_end_and_can_be_read_again() {
+    fn a_file_is_read_without_its_last_line_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("url");
         std::fs::write(&path, "postgres://first \r\n").unwrap();
         let url = ConnectionString::from_file(&path).unwrap();
         assert_eq!(url.expose(), "postgres://first ");
-        std::fs::write(&path, "postgres://second\n").unwrap();
-        assert_eq!(url.read_again().unwrap().expose(), "postgres://second");
         assert!(url.to_string().contains(path.to_str().unwrap()));
     }
 

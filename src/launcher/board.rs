@@ -17,9 +17,10 @@ use crate::lsn::{ConfirmedFlush, DurableLsn, EndLsn, Lsn};
 use crate::postgres::Expiry;
 use crate::relation::TableName;
 use crate::tablesync::{CopyError, CopyObserver, CopyProgress, CopyState};
-use crate::telemetry::health::{Health, LastError};
+use crate::telemetry::health::Health;
 use crate::telemetry::metrics::{CertificateMetrics, Metrics, SourceMetrics, TargetMetrics};
 use crate::telemetry::state::{SlotState, SourceState, TableState, TargetState};
+use crate::telemetry::status::LastError;
 
 /// Shared by all stages of one stream.
 pub struct Board {
@@ -332,6 +333,7 @@ impl Board {
                 status.queue_bytes = queue;
             });
         }
+        self.health.remember_lag(now);
     }
 }
 
@@ -430,6 +432,10 @@ impl CopyObserver for TargetBoard {
             CopyState::Done => TableState::Copied,
         };
         self.board.table(self.id, progress.table, state, Some(progress.rows), None);
+        self.board.health.update(|status| {
+            let table = status.table(progress.target, &progress.table.schema, &progress.table.name);
+            (table.bytes, table.size_bytes) = (progress.bytes, Some(progress.size));
+        });
     }
 
     fn trouble(&self, error: &CopyError) {

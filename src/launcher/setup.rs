@@ -7,7 +7,7 @@ use super::error::LaunchError;
 use crate::apply::bulk::BulkMode;
 use crate::apply::exact::ConflictPolicy;
 use crate::change::TargetId;
-use crate::config::{self, Config};
+use crate::config::{self, Config, ConnectionString};
 use crate::postgres::ConnectOptions;
 use crate::relation::TableName;
 use crate::route::Patterns;
@@ -52,14 +52,14 @@ impl Setup {
     /// # Errors
     /// Names the key that cannot be used.
     pub fn new(config: Config) -> Result<Self, LaunchError> {
-        let source = connect("source.url", config.source.url.expose())?;
+        let source = connect("source.url", &config.source.url)?;
         let tables = patterns("source.tables", config.source.tables.as_deref())?;
         let mut targets = Vec::with_capacity(config.targets.len());
         for (place, target) in config.targets.iter().enumerate() {
             targets.push(TargetSetup {
                 id: TargetId(place),
                 name: target.name.clone(),
-                connect: connect(&format!("the url of target \"{}\"", target.name), target.url.expose())?,
+                connect: connect(&format!("the url of target \"{}\"", target.name), &target.url)?,
                 tables: patterns(&format!("tables of target \"{}\"", target.name), target.tables.as_deref())?,
             });
         }
@@ -114,8 +114,10 @@ impl Setup {
     }
 }
 
-fn connect(key: &str, text: &str) -> Result<ConnectOptions, LaunchError> {
-    ConnectOptions::parse(text).map_err(|source| LaunchError::ConnectionString { key: key.to_owned(), source })
+fn connect(key: &str, url: &ConnectionString) -> Result<ConnectOptions, LaunchError> {
+    let options = ConnectOptions::parse(url.expose());
+    let options = options.map_err(|source| LaunchError::ConnectionString { key: key.to_owned(), source })?;
+    Ok(options.renewing(url.expose(), url.file()))
 }
 
 fn patterns(key: &str, list: Option<&[String]>) -> Result<Option<Patterns>, LaunchError> {

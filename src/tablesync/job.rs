@@ -100,6 +100,8 @@ pub struct CopyProgress<'a> {
     pub rows: u64,
     /// Bytes read from the source, repeated ones included.
     pub bytes: u64,
+    /// The table's size on the source when its copy was planned, in bytes. What is read of it may be more or less.
+    pub size: u64,
 }
 
 /// Hears of progress. Called from the copying tasks, so it must be quick.

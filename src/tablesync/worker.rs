@@ -87,6 +87,7 @@ impl Context {
             state,
             rows: table.rows.load(Ordering::Relaxed),
             bytes: table.bytes.load(Ordering::Relaxed),
+            size: table.plan.pieces.iter().map(|piece| piece.bytes).sum(),
         });
     }
 }

@@ -6,206 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 
-use super::state::{SlotState, SourceState, TableState, TargetState};
-
-/// Everything `/status` says. LSNs are text as PostgreSQL writes them; `None` is "not known".
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StatusSnapshot {
-    /// The stream's name: its slot.
-    pub stream: String,
-    /// The version of the daemon.
-    pub version: String,
-    /// The stream from the source.
-    pub source: SourceStatus,
-    /// One per target, in the configuration's order.
-    pub targets: Vec<TargetStatus>,
-    /// One per table and target.
-    pub tables: Vec<TableStatus>,
-    /// Why the process should be replaced; `None` while it works.
-    pub dead: Option<String>,
-}
-
-/// The stream from the source.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct SourceStatus {
-    /// What it does.
-    pub state: SourceState,
-    /// What the source says of the slot.
-    pub slot_state: SlotState,
-    /// Up to where WAL was received.
-    pub received_lsn: Option<String>,
-    /// Up to where the source was told to forget.
-    pub confirmed_lsn: Option<String>,
-    /// WAL that the source keeps for the slot, in bytes.
-    pub retained_wal_bytes: Option<u64>,
-    /// WAL that it can still write before it may drop what the slot needs, in bytes; `None` also where there is no
-    /// limit.
-    #[serde(default)]
-    pub safe_wal_bytes: Option<u64>,
-    /// Connections made after the first.
-    pub reconnects: u64,
-    /// The last error, also when it has passed.
-    pub last_error: Option<LastError>,
-}
-
-/// One target.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TargetStatus {
-    /// Its name in the configuration.
-    pub name: String,
-    /// What it does.
-    pub state: TargetState,
-    /// Up to where its progress is on its disk; what it shows may go further.
-    pub durable_lsn: Option<String>,
-    /// WAL between that and the end of the source's, in bytes.
-    pub lag_bytes: Option<u64>,
-    /// Age of the oldest transaction that waits, in seconds; 0 when none does.
-    pub lag_seconds: Option<f64>,
-    /// Memory of what waits, in bytes.
-    pub queue_bytes: u64,
-    /// Source transactions applied since the start.
-    pub transactions: u64,
-    /// Target commits since the start.
-    pub commits: u64,
-    /// Attempts after an error since the start.
-    pub retries: u64,
-    /// Rows since the start, by `insert`, `update`, `delete`, `truncate`.
-    pub rows: BTreeMap<String, u64>,
-    /// Conflicts since the start, by kind.
-    pub conflicts: BTreeMap<String, u64>,
-    /// The last error, also when it has passed.
-    pub last_error: Option<LastError>,
-}
-
-/// One table on one target.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct TableStatus {
-    /// The target's name.
-    pub target: String,
-    /// The table's schema.
-    pub schema: String,
-    /// The table's name.
-    pub name: String,
-    /// How far it is.
-    pub state: TableState,
-    /// Rows copied.
-    pub rows: u64,
-    /// Bytes copied.
-    pub bytes: u64,
-    /// From where on its changes apply.
-    pub copy_lsn: Option<String>,
-}
-
-/// An error as operators see it: no row values, no secrets.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct LastError {
-    /// What happened, with its causes.
-    pub message: String,
-    /// What to do about it; `None` when it may pass by itself.
-    pub hint: Option<String>,
-    /// When, as `2026-01-31T12:00:00Z`.
-    pub at: String,
-}
-
-impl LastError {
-    /// An error of this moment.
-    pub fn new(message: impl Into<String>, hint: Option<String>, at: SystemTime) -> Self {
-        Self { message: message.into(), hint, at: humantime::format_rfc3339_seconds(at).to_string() }
-    }
-}
-
-impl StatusSnapshot {
-    /// The target of this name; added when it is new.
-    pub fn target(&mut self, name: &str) -> &mut TargetStatus {
-        let index = self.targets.iter().position(|target| target.name == name).unwrap_or_else(|| {
-            self.targets.push(TargetStatus { name: name.to_owned(), ..TargetStatus::default() });
-            self.targets.len() - 1
-        });
-        &mut self.targets[index]
-    }
-
-    /// The table of this name on this target; added when it is new.
-    pub fn table(&mut self, target: &str, schema: &str, name: &str) -> &mut TableStatus {
-        let same = |table: &TableStatus| table.target == target && table.schema == schema && table.name == name;
-        let index = self.tables.iter().position(same).unwrap_or_else(|| {
-            let (target, schema, name) = (target.to_owned(), schema.to_owned(), name.to_owned());
-            self.tables.push(TableStatus { target, schema, name, ..TableStatus::default() });
-            self.tables.len() - 1
-        });
-        &mut self.tables[index]
-    }
-
-    /// Why this daemon does not keep its targets in step at the moment; empty when it does.
-    pub fn not_ready(&self) -> Vec<String> {
-        let reason = |what: String, state: &str, error: &Option<LastError>, stopped: bool| match error {
-            Some(LastError { message, hint: Some(hint), .. }) if stopped => {
-                format!("{what} is {state}: {message}. {hint}")
-            }
-            Some(error) if stopped => format!("{what} is {state}: {}", error.message),
-            _ => format!("{what} is {state}"),
-        };
-        let mut reasons: Vec<String> = self.dead.iter().cloned().collect();
-        if self.source.state != SourceState::Streaming {
-            let stopped = matches!(self.source.state, SourceState::Halted | SourceState::Retrying);
-            let what = "the source".to_owned();
-            reasons.push(reason(what, self.source.state.as_str(), &self.source.last_error, stopped));
-        }
-        for target in self.targets.iter().filter(|target| target.state != TargetState::Applying) {
-            let stopped = matches!(target.state, TargetState::Halted | TargetState::Retrying);
-            let what = format!("target {}", target.name);
-            reasons.push(reason(what, target.state.as_str(), &target.last_error, stopped));
-        }
-        for target in &self.targets {
-            reasons.extend(self.tables_not_ready(&target.name));
-        }
-        reasons
-    }
-
-    /// Whether another daemon holds the stream, and this one is there to take over.
-    pub fn stands_by(&self) -> bool {
-        self.dead.is_none() && self.source.state == SourceState::Standby
-    }
-
-    /// The whole in one line.
-    pub fn line(&self) -> String {
-        let targets = self.targets.len();
-        let reasons = match self.stands_by() {
-            true => vec!["standing by: another daemon is the active one".to_owned()],
-            false => self.not_ready(),
-        };
-        let line = match reasons.as_slice() {
-            [] => format!("streaming, {targets} of {targets} targets in step"),
-            [only] => only.clone(),
-            [first, rest @ ..] => format!("{first} (and {} more)", rest.len()),
-        };
-        line.replace(['\n', '\r'], " ")
-    }
-
-    /// Whether part of it stays as it is until somebody acts.
-    pub fn is_halted(&self) -> bool {
-        self.source.state == SourceState::Halted
-            || self.targets.iter().any(|target| target.state == TargetState::Halted)
-            || self.tables.iter().any(|table| table.state == TableState::Failed)
-    }
-
-    /// What its tables say against a target: how many are not copied, and by name those that failed.
-    fn tables_not_ready(&self, target: &str) -> Vec<String> {
-        let tables: Vec<&TableStatus> = self.tables.iter().filter(|table| table.target == target).collect();
-        let failed = tables.iter().filter(|table| table.state == TableState::Failed);
-        let mut reasons: Vec<String> = failed
-            .map(|table| format!("target {target}: the copy of {}.{} has failed", table.schema, table.name))
-            .collect();
-        let waits = |table: &&&TableStatus| matches!(table.state, TableState::Pending | TableState::Copying);
-        let waiting = tables.iter().filter(waits).count();
-        if waiting > 0 {
-            reasons.push(format!("target {target}: {waiting} of {} tables are not copied yet", tables.len()));
-        }
-        reasons
-    }
-}
+use super::lag_history::{LagHistory, LagReport};
+use super::status::{StatusSnapshot, TargetStatus};
 
 /// The one snapshot of the process; clones share it.
 #[derive(Clone, Debug, Default)]
@@ -213,6 +17,7 @@ pub struct Health {
     snapshot: Arc<Mutex<StatusSnapshot>>,
     /// When each part of the daemon that runs now last showed that it gets on.
     beats: Arc<Mutex<BTreeMap<&'static str, Instant>>>,
+    lags: Arc<Mutex<LagHistory>>,
 }
 
 /// Between two signs of life.
@@ -244,6 +49,20 @@ impl Health {
     /// Changes one target's part; see [`Health::update`].
     pub fn target<T>(&self, name: &str, change: impl FnOnce(&mut TargetStatus) -> T) -> T {
         self.update(|status| change(status.target(name)))
+    }
+
+    /// Remembers the targets' lag of this moment, as the snapshot has it.
+    pub fn remember_lag(&self, now: SystemTime) {
+        let lags = self.update(|status| {
+            let lag = |target: &TargetStatus| (target.name.clone(), target.lag_seconds);
+            status.targets.iter().map(lag).collect::<Vec<_>>()
+        });
+        self.lags.lock().unwrap_or_else(PoisonError::into_inner).record(now, lags);
+    }
+
+    /// The targets' lag over the last minutes.
+    pub fn lags(&self) -> LagReport {
+        self.lags.lock().unwrap_or_else(PoisonError::into_inner).report()
     }
 
     /// Runs a part of the daemon, and gives signs of life beside it, in the same task: one that is stuck for good, in
@@ -293,9 +112,8 @@ impl Health {
 
 #[cfg(test)]
 mod tests {
-    use std::time::UNIX_EPOCH;
-
     use super::*;
+    use crate::telemetry::state::{SourceState, TargetState};
 
     fn running() -> Health {
         let health = Health::new("walferry", ["staging", "analytics"]);
@@ -304,39 +122,6 @@ mod tests {
             status.targets.iter_mut().for_each(|target| target.state = TargetState::Applying);
         });
         health
-    }
-
-    #[test]
-    fn ready_is_when_the_source_streams_and_every_target_applies() {
-        let fresh = Health::new("walferry", ["staging"]).snapshot().not_ready();
-        assert_eq!(fresh, ["the source is connecting", "target staging is connecting"]);
-        assert_eq!(running().snapshot().not_ready(), [""; 0]);
-    }
-
-    #[test]
-    fn a_halted_target_says_why_and_what_to_do() {
-        let health = running();
-        health.target("analytics", |target| {
-            target.state = TargetState::Halted;
-            let at = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-            target.last_error = Some(LastError::new("no table public.orders", Some("Create it".to_owned()), at));
-        });
-        let snapshot = health.snapshot();
-        assert_eq!(snapshot.not_ready(), ["target analytics is halted: no table public.orders. Create it"]);
-        assert_eq!(snapshot.targets[1].last_error.as_ref().unwrap().at, "2001-09-09T01:46:40Z");
-    }
-
-    #[test]
-    fn what_waits_for_somebody_is_told_from_what_passes() {
-        let halted = |change: fn(&mut StatusSnapshot)| {
-            let health = running();
-            health.update(change);
-            health.snapshot().is_halted()
-        };
-        assert!(!halted(|status| status.source.state = SourceState::Retrying));
-        assert!(halted(|status| status.source.state = SourceState::Halted));
-        assert!(halted(|status| status.target("staging").state = TargetState::Halted));
-        assert!(halted(|status| status.table("staging", "public", "orders").state = TableState::Failed));
     }
 
     #[test]
@@ -367,28 +152,5 @@ mod tests {
         });
         assert_eq!(answer.await, 7);
         assert_eq!(health.dead(Instant::now() + SILENCE * 2), None, "it has ended, it is not stuck");
-    }
-
-    #[test]
-    fn a_table_that_is_not_copied_keeps_the_daemon_from_being_ready() {
-        let health = running();
-        health.update(|status| status.table("staging", "public", "orders").rows = 5);
-        health.update(|status| status.table("staging", "public", "orders").state = TableState::Copying);
-        assert_eq!(health.snapshot().not_ready(), ["target staging: 1 of 1 tables are not copied yet"]);
-        health.update(|status| status.table("staging", "public", "orders").state = TableState::Failed);
-        assert_eq!(health.snapshot().not_ready(), ["target staging: the copy of public.orders has failed"]);
-        health.update(|status| status.table("staging", "public", "orders").state = TableState::Ready);
-        assert_eq!(health.snapshot().tables.len(), 1);
-        assert!(health.snapshot().not_ready().is_empty());
-    }
-
-    #[test]
-    fn the_snapshot_survives_json() {
-        let health = running();
-        health.target("staging", |target| target.lag_seconds = Some(0.25));
-        health.target("staging", |target| *target.rows.entry("insert".to_owned()).or_default() += 3);
-        let snapshot = health.snapshot();
-        let json = serde_json::to_string(&snapshot).unwrap();
-        assert_eq!(serde_json::from_str::<StatusSnapshot>(&json).unwrap(), snapshot);
     }
 }

@@ -1,17 +1,22 @@
-//! The HTTP server: `/metrics` for Prometheus, `/livez` and `/readyz` for an orchestrator, `/status` for
-//! `walferry status`.
+//! The HTTP server.
+//!
+//! | file | answers | for |
+//! |---|---|---|
+//! | `http/probes.rs` | `/metrics`, `/livez`, `/readyz` | Prometheus, an orchestrator |
+//! | `http/api.rs` | `/api/v1/…` | programs, and `walferry status` |
+//! | `http/page.rs` | `/` | people |
 //!
 //! It only reads. Without an address nothing is served, but the metrics' upkeep still runs.
 
+mod api;
+mod page;
+mod probes;
+
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{RawQuery, State};
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::extract::State;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -88,16 +93,12 @@ impl Server {
     /// The server ended by itself.
     pub async fn run(self, stop: CancellationToken) -> Result<(), HttpError> {
         let address = self.address();
-        let router = Router::new()
-            .route("/metrics", get(metrics))
-            .route("/livez", get(livez))
-            .route("/readyz", get(readyz))
-            .route("/status", get(status))
-            .with_state((self.metrics.clone(), self.health));
+        let router = probes::routes().merge(api::routes()).merge(page::routes());
+        let router = router.with_state((self.metrics.clone(), self.health));
         let serve = async {
             match (self.listener, address) {
                 (Some(listener), Some(address)) => {
-                    info!(%address, "serving /metrics, /livez, /readyz and /status");
+                    info!("serving http://{address}/ (a page for people), /metrics, /livez, /readyz and /api/v1");
                     axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await
                 }
                 _ => {
@@ -125,47 +126,16 @@ async fn upkeep(metrics: &Metrics) {
     }
 }
 
+/// What every answer is made of.
 type Shared = State<(Metrics, Health)>;
-
-async fn metrics(State((metrics, _)): Shared) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
-}
-
-async fn livez(State((_, health)): Shared) -> impl IntoResponse {
-    match health.dead(Instant::now()) {
-        None => (StatusCode::OK, "live\n".to_owned()),
-        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
-    }
-}
-
-/// `?standby=ok`: a daemon that is there to take over does what it should, too.
-async fn readyz(State((_, health)): Shared, RawQuery(query): RawQuery) -> impl IntoResponse {
-    let standby = match query.as_deref() {
-        None | Some("") => false,
-        Some("standby=ok") => true,
-        Some(_) => return (StatusCode::BAD_REQUEST, "/readyz takes ?standby=ok and nothing else\n".to_owned()),
-    };
-    let status = health.snapshot();
-    let reasons = status.not_ready();
-    match reasons.is_empty() {
-        true => (StatusCode::OK, "ready\n".to_owned()),
-        false if standby && status.stands_by() => (StatusCode::OK, "standing by\n".to_owned()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
-    }
-}
-
-async fn status(State((_, health)): Shared) -> impl IntoResponse {
-    match serde_json::to_string_pretty(&health.snapshot()) {
-        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], format!("{error}\n")),
-    }
-}
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
-    use crate::telemetry::health::StatusSnapshot;
     use crate::telemetry::state::{SourceState, TargetState};
+    use crate::telemetry::status::StatusSnapshot;
 
     struct Running {
         address: SocketAddr,
@@ -228,7 +198,7 @@ mod tests {
             code == 200 && text.contains("walferry_target_commits_total{stream=\"walferry\",target=\"staging\"} 7"),
             "{text}"
         );
-        let (code, text) = fetch(&server, "/status").await;
+        let (code, text) = fetch(&server, "/api/v1/status").await;
         assert_eq!(code, 200);
         assert_eq!(serde_json::from_str::<StatusSnapshot>(&text).unwrap(), server.health.snapshot());
         assert_eq!(fetch(&server, "/nothing").await.0, 404);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! stages ──▶ metrics (handles, cached) ──┐
-//! stages ──▶ health (one snapshot) ──┬───┴─▶ http: /metrics /livez /readyz /status
+//! stages ──▶ health (one snapshot) ──┬───┴─▶ http: /metrics /livez /readyz, the status page and /api/v1
 //!                                    └─────▶ service_manager: ready, status, watchdog
 //! stages ──▶ tracing ──▶ logging ──▶ standard error
 //! ```
@@ -10,7 +10,9 @@
 
 pub mod health;
 pub mod http;
+pub mod lag_history;
 pub mod logging;
 pub mod metrics;
 pub mod service_manager;
 pub mod state;
+pub mod status;

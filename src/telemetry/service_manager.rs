@@ -13,8 +13,9 @@ use sd_notify::NotifyState;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::health::{Health, StatusSnapshot};
+use super::health::Health;
 use super::state::SourceState;
+use super::status::StatusSnapshot;
 
 /// Between two looks at how the daemon is.
 const LOOK: Duration = Duration::from_millis(500);

@@ -91,7 +91,7 @@ async fn under_source_wins_the_target_converges_and_every_conflict_is_counted_on
     let line = daemon.wait_log("conflict: update_exists", seconds(1)).await;
     assert!(line.contains("public.t") && line.contains("id=") && line.contains("0/"), "{line}");
     assert!(!daemon.log().contains("planted"), "a value is in the log");
-    assert!(!daemon.get("/status").await.unwrap().1.contains("planted"), "a value is in the status");
+    assert!(!daemon.get("/api/v1/status").await.unwrap().1.contains("planted"), "a value is in the status");
     assert!(daemon.terminate(seconds(20)).await.success());
 }
 

@@ -31,6 +31,7 @@ mod types;
 mod names;
 
 /// Partitioned tables: published by root and by leaf, laid out differently on both sides, attached and detached.
+mod page;
 mod partitions;
 
 /// Publications as they are: what they filter, list and leave out holds for copy and stream alike.

@@ -40,6 +40,7 @@ fn options(cluster: &Cluster) -> ConnectOptions {
         tcp_user_timeout: None,
         application_name: None,
         options: None,
+        renewal: None,
     }
 }
 

@@ -14,7 +14,7 @@ use crate::admin::daemon::{AskError, ask};
 use crate::admin::throwaway::server::{Server, free_port, tail};
 use crate::admin::throwaway::site::{Site, without_pg_variables};
 use crate::admin::throwaway::watcher::{End, signal};
-use crate::telemetry::health::StatusSnapshot;
+use crate::telemetry::status::StatusSnapshot;
 
 /// How long the daemon may take to stop when asked to; more than its own `apply.drain_timeout`.
 const STOPPING: Duration = Duration::from_secs(30);

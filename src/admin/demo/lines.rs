@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::admin::output::{grouped, size};
-use crate::telemetry::health::{StatusSnapshot, TargetStatus};
 use crate::telemetry::state::TargetState;
+use crate::telemetry::status::{StatusSnapshot, TargetStatus};
 
 /// Columns of one target.
 const WIDTH: usize = 34;

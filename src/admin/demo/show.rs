@@ -15,7 +15,7 @@ use crate::admin::output::{grouped, line};
 use crate::admin::throwaway::Server;
 use crate::postgres::Client;
 use crate::sql::Sql;
-use crate::telemetry::health::StatusSnapshot;
+use crate::telemetry::status::StatusSnapshot;
 
 /// How long the targets may take after the last write.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -18,7 +18,7 @@ use super::{CommandError, servers as sessions};
 use crate::cli::{ExitCode, Output};
 use crate::config::Config;
 use crate::error::chain;
-use crate::telemetry::health::StatusSnapshot;
+use crate::telemetry::status::StatusSnapshot;
 
 /// What could be found out.
 #[derive(Debug, Serialize)]

@@ -2,8 +2,8 @@
 
 use super::servers::{ServersReport, TargetReport};
 use crate::admin::output::{grouped, size, table};
-use crate::telemetry::health::{StatusSnapshot, TableStatus, TargetStatus};
 use crate::telemetry::state::TableState;
+use crate::telemetry::status::{StatusSnapshot, TableStatus, TargetStatus};
 
 fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())

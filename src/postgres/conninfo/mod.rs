@@ -26,6 +26,7 @@ mod keyval;
 mod keyword;
 mod options;
 mod passfile;
+mod renewal;
 mod resolve;
 mod service;
 mod settings;
@@ -39,5 +40,6 @@ pub use error::ConnInfoError;
 pub use options::{
     ChannelBinding, ConnectOptions, Host, HostAddress, RootCert, SslMode, TargetSessionAttrs, TlsOptions,
 };
+pub use renewal::Renewal;
 pub use settings::Origin;
 use url::PASSWORD_HINT;

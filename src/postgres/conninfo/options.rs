@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::renewal::Renewal;
 use crate::postgres::tls::Certificates;
 
 /// Everything needed to open a connection; made from a connection string, `PG*` variables, service and password file.
@@ -36,6 +37,8 @@ pub struct ConnectOptions {
     pub application_name: Option<String>,
     /// Command line options for the server (`options=-c geqo=off`, Neon's `endpoint=...`).
     pub options: Option<String>,
+    /// Whence they are resolved anew for every connection, if they are ([`Self::renewing`]).
+    pub renewal: Option<Renewal>,
 }
 
 /// One server to try.

@@ -50,3 +50,45 @@ async fn the_daemon_replicates_over_verified_tls_on_both_sides() {
     assert!(daemon.terminate(seconds(30)).await.success());
     assert!(!daemon.log().contains("right@"));
 }
+
+#[tokio::test]
+async fn a_rotated_password_needs_no_restart() {
+    let certificates = Certificates::new(&["db.test"], "db.test", false);
+    let cluster = certificates.start(&["hostssl all all all scram-sha-256"]).await;
+    cluster.execute("postgres", "ALTER ROLE ferry SUPERUSER").await;
+    let (from, to) = (cluster.create_database().await, cluster.create_database().await);
+    for db in [&from, &to] {
+        cluster.execute(&db.name, "CREATE TABLE t (i int PRIMARY KEY)").await;
+    }
+    cluster.execute(&from.name, "CREATE PUBLICATION walferry FOR ALL TABLES").await;
+    // The source's password is in a file with the connection string, the target's in a password file.
+    let parameters = format!("?hostaddr=127.0.0.1&sslmode=require&passfile={}", certificates.path("pass").display());
+    let url = |user: &str, db: &Db| format!("postgresql://{user}@db.test:{}/{}{parameters}", cluster.port, db.name);
+    let rotate = |password: &str| {
+        certificates.write("url", &format!("{}\n", url(&format!("ferry:{password}"), &from)));
+        certificates.write("pass", &format!("*:*:*:ferry:{password}\n"));
+    };
+    rotate("right");
+    let quick = "[apply]\nhalted_retry_interval = \"200ms\"\nretry_max_interval = \"200ms\"";
+    let mut daemon = Daemon::builder("none").target("t", &url("ferry", &to)).extra(quick).prepare();
+    daemon.reconfigure("url = \"none\"", &format!("url_file = \"{}\"", certificates.path("url").display()));
+    daemon.start();
+    daemon.wait_ready(seconds(60)).await;
+    let (pid, target) = (daemon.pid(), cluster.connect(&to.name).await);
+    for (round, password) in ["hunter-two", "hunter-three"].into_iter().enumerate() {
+        let before = daemon.log_count("password authentication failed");
+        cluster.execute("postgres", &format!("ALTER ROLE ferry PASSWORD '{password}'")).await;
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'walferry/%'";
+        cluster.execute("postgres", end).await;
+        let refused = async || (daemon.log_count("password authentication failed") > before).then_some(());
+        wait_for("the old password to be refused", seconds(20), refused).await;
+        rotate(password);
+        daemon.wait_ready(seconds(20)).await;
+        cluster.execute(&from.name, &format!("INSERT INTO t VALUES ({round})")).await;
+        let there = format!("SELECT 1 FROM t WHERE i = {round}");
+        wait_for("the row", seconds(20), async || target.query_opt(&there, &[]).await.unwrap().map(drop)).await;
+    }
+    assert_eq!(daemon.pid(), pid);
+    let log = daemon.log();
+    assert!(["right@", "hunter"].iter().all(|secret| !log.contains(secret)), "a password is in the log");
+}

@@ -6,6 +6,7 @@
 // A harness offers more than each test takes.
 #![allow(dead_code, unused_imports)]
 
+pub mod browser;
 pub mod cluster;
 pub mod cluster_builder;
 pub mod daemon;

@@ -66,12 +66,12 @@ pub async fn text(client: &Client, query: &str) -> Option<String> {
     client.query_one(&query, &[]).await.unwrap_or_else(|error| panic!("{}\nin {query}", describe(&error))).get(0)
 }
 
-/// One target's part of `/status`.
+/// One target's part of the status.
 pub async fn status(daemon: &Daemon, target: &str) -> serde_json::Value {
-    let Some((_, body)) = daemon.get("/status").await else { return serde_json::Value::Null };
-    let status: serde_json::Value = serde_json::from_str(&body).expect("/status is JSON");
+    let Some((_, body)) = daemon.get("/api/v1/status").await else { return serde_json::Value::Null };
+    let status: serde_json::Value = serde_json::from_str(&body).expect("the status is JSON");
     let targets = status["targets"].as_array().expect("targets");
-    targets.iter().find(|status| status["name"] == target).cloned().expect("the target is in /status")
+    targets.iter().find(|status| status["name"] == target).cloned().expect("the target is in the status")
 }
 
 /// Waits until the target is halted by an error that holds each of these texts (in message or hint), also as seen
