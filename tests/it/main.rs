@@ -79,5 +79,8 @@ mod alerts;
 /// The daemon under a service manager: what it is told, and the unit for systemd.
 mod service;
 
+/// The manifests for Kubernetes, and the image: by its schemas, by the daemon they configure, and by each other.
+mod kubernetes;
+
 /// Memory stays bounded, whatever the size of a transaction, a row or a table.
 mod memory;
