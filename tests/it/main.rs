@@ -78,5 +78,8 @@ mod alerts;
 /// The daemon under a service manager: what it is told, and the unit for systemd.
 mod service;
 
+/// What packages hold: man pages, completions, and every file that is installed and removed.
+mod packaging;
+
 /// Memory stays bounded, whatever the size of a transaction, a row or a table.
 mod memory;
