@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 /// What the process answers to whoever started it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,17 +25,26 @@ impl From<ExitCode> for std::process::ExitCode {
     }
 }
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  success; for check: nothing found that stops replication; for status: all is in step
-  1  a failure while running, such as a server that cannot be reached; for status: something is not in step
-  2  the command line or the configuration is wrong
-  3  refused or halted: somebody has to act first; the message says how";
+/// Every exit code with what it means; `for COMMAND: ` introduces what it means for one command only.
+pub const EXIT_CODES: [(ExitCode, &str); 4] = [
+    (ExitCode::Success, "success; for check: nothing found that stops replication; for status: all is in step"),
+    (
+        ExitCode::Failure,
+        "a failure while running, such as a server that cannot be reached; for status: something is not in step",
+    ),
+    (ExitCode::Usage, "the command line or the configuration is wrong"),
+    (ExitCode::Refused, "refused or halted: somebody has to act first; the message says how"),
+];
+
+fn exit_codes() -> String {
+    let line = |(code, meaning): &(ExitCode, &str)| format!("\n  {}  {meaning}", *code as u8);
+    EXIT_CODES.iter().fold("Exit codes:".to_owned(), |text, code| text + &line(code))
+}
 
 /// Keeps PostgreSQL databases in step with a source PostgreSQL: copies once, then follows the WAL and applies every
 /// committed transaction, in commit order, exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "walferry", version, after_help = EXIT_CODES)]
+#[command(name = "walferry", version, after_help = exit_codes())]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// The configuration file [default: $WALFERRY_CONFIG, else walferry.toml]
@@ -73,6 +83,16 @@ pub enum Command {
     /// Needs PostgreSQL's server binaries on this machine and no configuration. Everything it starts and writes is in a
     /// temporary directory and gone at the end.
     Demo(Demo),
+    /// Print a shell's completion script
+    ///
+    /// Packages install these scripts. Without one, have the shell read it when it starts: for bash, a line
+    /// "source <(walferry completions bash)" in ~/.bashrc.
+    Completions(Completions),
+    /// Write the manual pages into a directory
+    ///
+    /// One page for each command, and walferry.toml(5) for the configuration. Packages install them; one is read with
+    /// "man -l FILE".
+    Man(ManualPages),
 }
 
 /// The subcommands of `slot`.
@@ -131,6 +151,20 @@ pub struct Demo {
     pub rate: u32,
 }
 
+/// What `completions` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Completions {
+    /// The shell
+    pub shell: Shell,
+}
+
+/// Where `man` writes to.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ManualPages {
+    /// The directory; it is made if it is not there
+    pub directory: PathBuf,
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -170,6 +204,10 @@ mod tests {
             panic!("no demo")
         };
         assert_eq!(demo, Demo { keep: true, duration: 5, rate: 10 });
+        let completions = parse("walferry completions zsh").command;
+        assert!(matches!(completions, Command::Completions(Completions { shell: Shell::Zsh })));
+        let Command::Man(pages) = parse("walferry man pages").command else { panic!("no pages") };
+        assert_eq!(pages.directory, PathBuf::from("pages"));
     }
 
     #[test]

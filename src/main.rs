@@ -20,13 +20,16 @@ fn main() -> ProcessExitCode {
     let code = match &cli.command {
         // It brings its own servers and configuration.
         Command::Demo(demo) => finish(block_on(async { answer(admin::demo::run(demo).await) })),
+        // They tell of the program itself.
+        Command::Completions(completions) => finish(answer(admin::completions::run(*completions))),
+        Command::Man(pages) => finish(answer(admin::manual::run(pages))),
         command => with_config(&cli, command),
     };
     code.into()
 }
 
-/// Every command but `demo` works for a configured stream. All of them refuse a configuration that one of them could
-/// not use, `config` and `status` too.
+/// Every other command works for a configured stream. All of them refuse a configuration that one of them could not
+/// use, `config` and `status` too.
 fn with_config(cli: &Cli, command: &Command) -> ExitCode {
     let config = match Config::load(cli.config.as_deref()) {
         Ok(config) => config,
@@ -60,6 +63,8 @@ async fn carry_out(cli: &Cli, command: &Command, config: Config, log: LogControl
         Command::Status(output) => answer(admin::status::run(config, *output).await),
         Command::Slot(command) => answer(admin::slot::run(config, command).await),
         Command::Demo(demo) => answer(admin::demo::run(demo).await),
+        Command::Completions(completions) => answer(admin::completions::run(*completions)),
+        Command::Man(pages) => answer(admin::manual::run(pages)),
     }
 }
 

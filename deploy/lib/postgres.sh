@@ -1,5 +1,5 @@
 # Finds or installs what building and running walferry takes: a linker and PostgreSQL server binaries.
-# Sourced by deploy/quickstart and tests/run; the caller has `set -euo pipefail`. Prints what it does on stderr.
+# Sourced by the scripts of deploy/ and tests/run; the caller has `set -euo pipefail`. Prints what it does on stderr.
 # shellcheck shell=bash
 
 # The oldest major that walferry works with.

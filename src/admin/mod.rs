@@ -3,7 +3,9 @@
 //! | file | command |
 //! |---|---|
 //! | `check/` | `walferry check`: everything that would stop or surprise, before it does |
+//! | `completions.rs` | `walferry completions`: the script that has a shell complete commands and options |
 //! | `demo/` | `walferry demo`: servers, workload, daemon, kill, comparison |
+//! | `manual/` | `walferry man`: the manual pages, of the commands and of the configuration |
 //! | `slot/` | `walferry slot`: list, create, drop, reset |
 //! | `status/` | `walferry status`: from the daemon, else from the servers |
 //! | `throwaway/` | PostgreSQL servers for an occasion, which leave nothing behind |
@@ -13,9 +15,11 @@
 //! | `daemon.rs` | asking a running daemon over HTTP |
 
 pub mod check;
+pub mod completions;
 pub mod daemon;
 pub mod demo;
 pub mod error;
+pub mod manual;
 pub mod output;
 pub mod servers;
 pub mod slot;

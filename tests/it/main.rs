@@ -81,6 +81,8 @@ mod service;
 
 /// The manifests for Kubernetes, and the image: by its schemas, by the daemon they configure, and by each other.
 mod kubernetes;
+/// What packages hold: man pages, completions, and every file that is installed and removed.
+mod packaging;
 
 /// Memory stays bounded, whatever the size of a transaction, a row or a table.
 mod memory;

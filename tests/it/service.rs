@@ -119,9 +119,10 @@ async fn a_socket_that_is_not_there_is_warned_of_once_and_stops_nothing() {
     assert_eq!(daemon.log_count("NOTIFY_SOCKET"), 1);
 }
 
-/// Runs systemd's own examination; `None` where there is no systemd, which CI must have.
-fn analyze(arguments: &[&str], unit: &Path) -> Option<Output> {
-    match Command::new("systemd-analyze").args(arguments).arg(unit).output() {
+/// Runs systemd's own examination, with man pages of this directory; `None` where there is no systemd, which CI must
+/// have.
+fn analyze(arguments: &[&str], unit: &Path, manual: &Path) -> Option<Output> {
+    match Command::new("systemd-analyze").args(arguments).arg(unit).env("MANPATH", manual).output() {
         Ok(output) => Some(output),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && std::env::var("CI").as_deref() != Ok("true") => {
             eprintln!("SKIPPED: there is no systemd-analyze");
@@ -190,10 +191,17 @@ fn the_unit_is_one_that_systemd_finds_nothing_wrong_with() {
     let dir = tempfile::tempdir().unwrap();
     let unit = dir.path().join("walferry@shop.service");
     std::fs::write(&unit, text).unwrap();
-    let Some(verified) = analyze(&["verify"], &unit) else { return };
+    // It looks the manual pages up that the unit refers to.
+    let manual = dir.path().join("man");
+    for section in ["man1", "man5"] {
+        let written = Command::new(env!("CARGO_BIN_EXE_walferry")).arg("man").arg(manual.join(section)).status();
+        assert!(written.unwrap().success());
+    }
+    let Some(verified) = analyze(&["verify"], &unit, &manual) else { return };
     let complaints = String::from_utf8_lossy(&verified.stderr);
     assert!(verified.status.success() && complaints.is_empty(), "{}: {complaints}", verified.status);
     // An exposure of 1.5 (of 10) at most; what is left is that it uses the network.
-    let exposed = analyze(&["security", "--offline=true", "--threshold=15"], &unit).expect("it was there just now");
+    let exposed =
+        analyze(&["security", "--offline=true", "--threshold=15"], &unit, &manual).expect("it was there just now");
     assert!(exposed.status.success(), "{}", String::from_utf8_lossy(&exposed.stdout));
 }
