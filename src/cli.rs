@@ -12,7 +12,7 @@ pub enum ExitCode {
     Success = 0,
     /// Something failed while running.
     Failure = 1,
-    /// The command line or the configuration is wrong (clap uses the same number).
+    /// The command line or the configuration is wrong (clap uses the same number), or, for check, a server is.
     Usage = 2,
     /// Refused or halted: it would not be safe, or will not work, until somebody acts.
     Refused = 3,
@@ -27,8 +27,8 @@ impl From<ExitCode> for std::process::ExitCode {
 const EXIT_CODES: &str = "\
 Exit codes:
   0  success; for check: nothing found that stops replication; for status: all is in step
-  1  a failure while running, such as a server that cannot be reached; for status: something is not in step
-  2  the command line or the configuration is wrong
+  1  a failure while running (a server cannot be reached); for status: not all is in step; for check --strict: warnings
+  2  the command line or the configuration is wrong; for check: something was found that stops replication
   3  refused or halted: somebody has to act first; the message says how";
 
 /// Keeps PostgreSQL databases in step with a source PostgreSQL: copies once, then follows the WAL and applies every
@@ -56,8 +56,8 @@ pub enum Command {
     /// Check both sides before replicating, and print what mends each finding
     ///
     /// Changes nothing: a publication that walferry would create is created in a transaction that is rolled back. Exits
-    /// with 3 when a finding would stop replication.
-    Check(Output),
+    /// with 2 when a finding would stop replication, with 0 otherwise, or with 1 for warnings where --strict is given.
+    Check(Check),
     /// Show the slot, each target's lag and state, the tables, conflicts and errors
     ///
     /// Asks the daemon, or the servers where none answers. Exits with 1 when something is not in step, with 3 when it
@@ -101,6 +101,17 @@ pub struct Output {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Check {
+    /// Exit with 1 when there are warnings
+    #[arg(long)]
+    pub strict: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Flags of the commands that give a slot up.
@@ -156,7 +167,8 @@ mod tests {
 
     #[test]
     fn every_command_of_the_manual_is_there() {
-        assert!(matches!(parse("walferry check --json").command, Command::Check(Output { json: true })));
+        let Command::Check(check) = parse("walferry check --json").command else { panic!("no check") };
+        assert!(check.output.json && !check.strict);
         assert!(matches!(parse("walferry status").command, Command::Status(Output { json: false })));
         assert!(matches!(parse("walferry config").command, Command::Config(_)));
         assert!(matches!(parse("walferry slot create").command, Command::Slot(SlotCommand::Create(_))));
