@@ -1,6 +1,7 @@
 //! `walferry check` of a pair of servers that is broken in every way that can be made: each fault is found by its code,
 //! and what the findings say mends it.
 
+mod alone;
 mod faults;
 mod fixture;
 mod pooler;

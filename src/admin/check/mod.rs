@@ -90,7 +90,8 @@ fn twice<'a>(seen: &mut BTreeMap<(String, String), &'a str>, name: &'a str, fact
 }
 
 fn broken(error: &CommandError) -> Finding {
-    let finding = Finding::new(Code::ConnectionFailed, "connection", chain(error));
+    let finding = Finding::new(Code::ConnectionFailed, "connection", chain(error))
+        .why("nothing goes to or from this server, and what else is wrong with it is not known");
     match error.verdict() {
         Verdict::Halt { hint } => finding.advice(hint),
         Verdict::Retry => finding.advice("See whether the server runs, and whether it can be reached from here."),

@@ -33,7 +33,7 @@ const fn about_the_target(fault: Fault) -> Fault {
 /// The tables of both sides while nothing is wrong yet.
 pub const TABLES: &str = "
     CREATE SCHEMA shop; CREATE SCHEMA vault;
-    CREATE EXTENSION hstore SCHEMA shop;
+    CREATE EXTENSION hstore SCHEMA shop; CREATE EXTENSION citext SCHEMA shop;
     CREATE TYPE shop.mood AS ENUM ('good', 'bad');
     CREATE TYPE shop.kind AS ENUM ('one', 'two');
     CREATE TABLE vault.secret (id int PRIMARY KEY);
@@ -63,6 +63,7 @@ pub const TABLES: &str = "
     CREATE TABLE shop.moods (id int PRIMARY KEY, v shop.mood);
     CREATE TABLE shop.kinds (id int PRIMARY KEY, v shop.kind);
     CREATE TABLE shop.pairs (id int PRIMARY KEY, v shop.hstore);
+    CREATE TABLE shop.folded (id int PRIMARY KEY, v shop.citext);
     CREATE TABLE shop.unwritten (id int PRIMARY KEY);
     CREATE TABLE shop.fleeting (id int PRIMARY KEY);
     CREATE TABLE shop.triggered (id int PRIMARY KEY);
@@ -174,6 +175,16 @@ pub const FAULTS: &[Fault] = &[
     )),
     fault(Target, &["DROP TABLE shop.kinds", "DROP TYPE shop.kind"], "type-missing", "type shop.kind"),
     fault(Target, &["DROP EXTENSION hstore CASCADE"], "extension-missing", "extension hstore"),
+    fault(
+        Target,
+        &[
+            "DROP EXTENSION citext CASCADE",
+            "CREATE EXTENSION citext SCHEMA shop VERSION '1.4'",
+            "ALTER TABLE shop.folded ADD COLUMN v shop.citext",
+        ],
+        "extension-version",
+        "extension citext",
+    ),
     // The target: rights, and what is done to rows besides.
     fault(Target, &["REVOKE INSERT ON shop.unwritten FROM writer"], "privilege-missing", "shop.unwritten"),
     fault(Target, &["REVOKE USAGE ON SCHEMA vault FROM writer"], "schema-closed", "vault.secret"),

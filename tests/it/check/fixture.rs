@@ -30,7 +30,7 @@ pub struct Told {
 }
 
 /// The publication of everything in the two schemas.
-const PUBLISH: &str = "
+pub const PUBLISH: &str = "
     DO $$ BEGIN EXECUTE (
         SELECT format('CREATE PUBLICATION walferry FOR TABLE %s WITH (publish_via_partition_root = true)',
                       string_agg(oid::regclass::text, ', '))

@@ -106,7 +106,8 @@ fn slot(facts: &SourceFacts) -> Vec<Finding> {
             Verdict::Halt { hint } => hint,
             Verdict::Retry => "Wait for its creation to end.".to_owned(),
         };
-        return vec![Finding::new(Code::SlotUnusable, object, error.to_string()).advice(advice)];
+        let finding = Finding::new(Code::SlotUnusable, object, error.to_string());
+        return vec![finding.why("the stream comes from it alone").advice(advice)];
     }
     if slot.is_at_risk() {
         let what = "may lose WAL that it needs at the next checkpoint (wal_status unreserved)";
