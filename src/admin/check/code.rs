@@ -138,6 +138,7 @@ codes! {
         "A generated column has another expression than on the source";
     IdentityColumn "identity-column" Target Info
         "A column is an identity column on the source, and here it is not";
+    DefaultMissing "default-missing" Target Info "A column has a default on the source, and here it has none";
     ColumnExtra "column-extra" Target Info "A column is not on the source, and is filled by its default";
     ColumnCollation "column-collation" Target Info "A column has another collation than on the source";
     TypeDiffers "type-differs" Target Warning "A column is of a type that may not take every value of the source's";

@@ -48,6 +48,11 @@ pub const TABLES: &str = "
     CREATE TABLE shop.spread_2 PARTITION OF shop.spread FOR VALUES FROM (10) TO (20);
     CREATE TABLE shop.sliced (id int PRIMARY KEY) PARTITION BY RANGE (id);
     CREATE TABLE shop.sliced_1 PARTITION OF shop.sliced FOR VALUES FROM (0) TO (10);
+    CREATE TABLE shop.deep (id int PRIMARY KEY) PARTITION BY RANGE (id);
+    CREATE TABLE shop.deep_1 PARTITION OF shop.deep FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+    CREATE TABLE shop.deep_1_1 PARTITION OF shop.deep_1 FOR VALUES FROM (0) TO (5);
+    CREATE TABLE shop.deep_1_2 PARTITION OF shop.deep_1 FOR VALUES FROM (5) TO (10);
+    CREATE TABLE shop.counted (id int PRIMARY KEY, n serial);
     CREATE TABLE shop.gone (id int PRIMARY KEY, v text);
     CREATE TABLE shop.narrow (id int PRIMARY KEY, v text);
     CREATE TABLE shop.strict (id int PRIMARY KEY);
@@ -167,6 +172,7 @@ pub const FAULTS: &[Fault] = &[
         "shop.reckoned",
     ),
     fault(Target, &["ALTER TABLE shop.numbered ALTER id DROP IDENTITY"], "identity-column", "shop.numbered"),
+    fault(Target, &["DROP SEQUENCE shop.counted_n_seq CASCADE"], "default-missing", "shop.counted"),
     about_the_target(fault(
         Source,
         &["ALTER TYPE shop.mood ADD VALUE 'so so' AFTER 'good'"],
@@ -232,6 +238,7 @@ pub const FAULTS: &[Fault] = &[
     fault(Target, &["CREATE UNIQUE INDEX ON shop.shared (v)"], "unique-extra", "shop.shared"),
     fault(Target, &["ALTER TABLE shop.checked ADD CHECK (v > 0)"], "constraint-extra", "shop.checked"),
     fault(Target, &["ALTER TABLE shop.keyless DROP CONSTRAINT keyless_pkey"], "key-unindexed", "shop.keyless"),
+    fault(Target, &["DROP TABLE shop.deep_1_2"], "partition-missing", "shop.deep_1"),
     fault(Target, &["DROP TABLE shop.spread_2"], "partition-missing", "shop.spread"),
     fault(
         Target,

@@ -84,7 +84,7 @@ impl Servers {
     /// Waits until the target's archiver is so.
     pub async fn archiver(&self, is: &str) {
         let client = self.target.connect("postgres").await;
-        let query = format!("SELECT {is} FROM pg_stat_archiver");
+        let query = format!("SELECT coalesce({is}, false) FROM pg_stat_archiver");
         let there = async || client.query_one(&query, &[]).await.unwrap().get::<_, bool>(0).then_some(());
         wait_for(&format!("the archiver: {is}"), seconds(60), there).await;
     }

@@ -1,6 +1,6 @@
 //! Definitions of tables, asked the same way on source and target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Row;
 
@@ -43,6 +43,8 @@ pub struct ColumnFacts {
     pub in_primary_key: bool,
     /// A default or an identity fills it when it is not written.
     pub has_default: bool,
+    /// The default's expression.
+    pub default: Option<DefaultFacts>,
     /// GENERATED … AS IDENTITY: `ALWAYS` or `BY DEFAULT`.
     pub identity: Option<String>,
     /// The expression of a generated column.
@@ -51,6 +53,17 @@ pub struct ColumnFacts {
     pub is_virtual: bool,
     /// Its collation, quoted, where that is not its type's.
     pub collation: Option<String>,
+}
+
+/// A column's default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DefaultFacts {
+    /// As SQL prints it.
+    pub expression: String,
+    /// The sequence it takes from.
+    pub sequence: Option<TableName>,
+    /// It needs nothing besides that somebody has made.
+    pub portable: bool,
 }
 
 /// An index.
@@ -90,9 +103,15 @@ const COLUMNS: Sql = Sql::new(
      a.attgenerated = '' AND (a.atthasdef OR a.attidentity <> ''), \
      CASE a.attidentity WHEN 'a' THEN 'ALWAYS' WHEN 'd' THEN 'BY DEFAULT' END, \
      CASE WHEN a.attgenerated <> '' THEN pg_get_expr(d.adbin, d.adrelid) END, a.attgenerated::text = 'v', \
-     CASE WHEN a.attcollation <> t.typcollation THEN quote_ident(on_.nspname) || '.' || quote_ident(o.collname) END \
+     CASE WHEN a.attcollation <> t.typcollation THEN quote_ident(on_.nspname) || '.' || quote_ident(o.collname) END, \
+     CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END, needs.made, needs.schema, needs.sequence \
      FROM {} JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
      JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum \
+     LEFT JOIN LATERAL (SELECT count(*) FILTER (WHERE s.oid IS NULL) > 0 AS made, \
+         min(sn.nspname::text) AS schema, min(s.relname::text) AS sequence \
+       FROM pg_depend p LEFT JOIN pg_class s ON s.oid = p.refobjid AND p.refclassid = 'pg_class'::regclass \
+         AND s.relkind = 'S' LEFT JOIN pg_namespace sn ON sn.oid = s.relnamespace \
+       WHERE p.classid = 'pg_attrdef'::regclass AND p.objid = d.oid AND p.refobjid <> c.oid) AS needs ON true \
      LEFT JOIN pg_collation o ON o.oid = a.attcollation LEFT JOIN pg_namespace on_ ON on_.oid = o.collnamespace \
      ORDER BY 1, 2, a.attnum",
 );
@@ -117,19 +136,22 @@ const PARTITIONS: Sql = Sql::new(
      JOIN pg_namespace pn ON pn.oid = p.relnamespace ORDER BY 1, 2, 3, 4",
 );
 
-/// Those of the tables that are there, with a fixed number of queries.
+/// Partitioned tables below these.
+const BELOW: Sql = Sql::new(
+    "SELECT DISTINCT bn.nspname::text, b.relname::text FROM {} CROSS JOIN LATERAL pg_partition_tree(c.oid) AS t \
+     JOIN pg_class b ON b.oid = t.relid AND b.relkind = 'p' AND b.oid <> c.oid \
+     JOIN pg_namespace bn ON bn.oid = b.relnamespace",
+);
+
+/// Those of the tables that are there, and the partitioned ones below them, with a fixed number of queries.
 ///
 /// # Errors
 /// The server answers what it should not.
 pub async fn load<'a>(client: &Client, names: impl IntoIterator<Item = &'a TableName>) -> Result<Tables, PgError> {
-    let (schemas, tables): (Vec<&str>, Vec<&str>) =
-        names.into_iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
-    let ask = async |template: Sql| {
-        let template = template.as_str();
-        let (before, after) = template.split_once("{}").unwrap_or((template, ""));
-        let sql = Sql::from_catalog(format!("{before}{WANTED}{after}"));
-        client.query(&sql, &[&schemas, &tables]).await
-    };
+    let mut names: BTreeSet<TableName> = names.into_iter().cloned().collect();
+    let below = ask(client, &BELOW, &names).await?;
+    names.extend(below.iter().map(|row| name(row, 0)));
+    let ask = async |template| ask(client, &template, &names).await;
     let mut found = Tables::new();
     let head = Sql::new(
         "SELECT n.nspname::text, c.relname::text, c.oid, c.relispartition, \
@@ -159,6 +181,16 @@ pub async fn load<'a>(client: &Client, names: impl IntoIterator<Item = &'a Table
     Ok(found)
 }
 
+/// Asks about the tables of these names; `template` has a place for them.
+async fn ask(client: &Client, template: &Sql, names: &BTreeSet<TableName>) -> Result<Vec<Row>, PgError> {
+    let (schemas, tables): (Vec<&str>, Vec<&str>) =
+        names.iter().map(|name| (name.schema.as_str(), name.name.as_str())).unzip();
+    let template = template.as_str();
+    let (before, after) = template.split_once("{}").unwrap_or((template, ""));
+    let sql = Sql::from_catalog(format!("{before}{WANTED}{after}"));
+    client.query(&sql, &[&schemas, &tables]).await
+}
+
 /// Schema and table from this column of a row on.
 pub fn name(row: &Row, at: usize) -> TableName {
     TableName::new(row.get::<_, String>(at), row.get::<_, String>(at + 1))
@@ -171,7 +203,14 @@ fn of(tables: &mut Tables, row: &Row, change: impl FnOnce(&mut TableFacts)) {
 }
 
 fn column(row: &Row) -> ColumnFacts {
+    let sequence = row.get::<_, Option<String>>(13).zip(row.get::<_, Option<String>>(14));
+    let default = row.get::<_, Option<String>>(11).map(|expression| DefaultFacts {
+        expression,
+        sequence: sequence.map(|(schema, name)| TableName::new(schema, name)),
+        portable: !row.get::<_, Option<bool>>(12).unwrap_or(false),
+    });
     ColumnFacts {
+        default,
         name: row.get(2),
         type_name: row.get(3),
         not_null: row.get(4),

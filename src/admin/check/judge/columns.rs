@@ -29,7 +29,9 @@ pub fn judge(facts: &TargetFacts, source: &SourceFacts) -> Vec<Finding> {
                 let pair = Pair { table: name, ours: column, theirs };
                 findings.extend(generated(&pair, facts.server.version));
                 if published.columns.iter().any(|sent| sent.name == column.name) {
-                    findings.extend([kind(&pair), not_null(&pair), identity(&pair), collation(&pair)].concat());
+                    findings.extend(
+                        [kind(&pair), not_null(&pair), identity(&pair), default(&pair), collation(&pair)].concat(),
+                    );
                 }
             }
         }
@@ -134,6 +136,25 @@ fn identity(pair: &Pair) -> Vec<Finding> {
             .why("the source's values come all the same; but who writes to the target one day has to bring them")
             .script(&statements),
     ]
+}
+
+fn default(pair: &Pair) -> Vec<Finding> {
+    let Some(theirs) = &pair.theirs.default else { return vec![] };
+    if pair.ours.has_default || pair.ours.expression.is_some() {
+        return vec![];
+    }
+    let finding = pair
+        .finding(Code::DefaultMissing, "has a default on the source, and on the target it has none")
+        .why("the source's values come all the same; but who writes to the target one day has to bring them");
+    if !theirs.portable {
+        return vec![finding.advice("It needs a function or type that somebody made: create that, then the default.")];
+    }
+    let sequence = theirs.sequence.iter();
+    let create: Vec<Sql> =
+        sequence.map(|name| Sql::format("CREATE SEQUENCE IF NOT EXISTS {}", &[&Sql::table(name)])).collect();
+    let expression = Sql::from_catalog(theirs.expression.clone());
+    let set = pair.alter("ALTER TABLE {} ALTER COLUMN {} SET DEFAULT {}", &[&expression]);
+    vec![finding.script(&create).sql(&set)]
 }
 
 fn collation(pair: &Pair) -> Vec<Finding> {

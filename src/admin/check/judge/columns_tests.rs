@@ -1,5 +1,6 @@
 //! Each check of columns and types, on tables made up for it.
 
+use super::super::facts::tables::DefaultFacts;
 use super::super::fixture::{column, name, sides, table};
 use super::*;
 
@@ -80,6 +81,21 @@ fn an_identity_column_is_made_one_step_by_step() {
     assert_eq!(only(ours, theirs()), (Code::IdentityColumn, format!("{sql}{add}")));
     let other = ColumnFacts { identity: Some("BY DEFAULT".to_owned()), ..theirs() };
     assert_eq!(found(vec![other], vec![theirs()]), [], "values are written over either");
+}
+
+#[test]
+fn a_default_comes_with_the_sequence_it_takes_from() {
+    let with = |portable, sequence: Option<&str>| {
+        let sequence = sequence.map(|name| TableName::new("s", name));
+        let default = DefaultFacts { expression: "f()".to_owned(), sequence, portable };
+        ColumnFacts { default: Some(default), has_default: true, ..column("v", "integer") }
+    };
+    let set = r#"ALTER TABLE "s"."t" ALTER COLUMN "v" SET DEFAULT f()"#;
+    assert_eq!(only(column("v", "integer"), with(true, None)), (Code::DefaultMissing, set.to_owned()));
+    let both = format!(r#"CREATE SEQUENCE IF NOT EXISTS "s"."q"; {set}"#);
+    assert_eq!(only(column("v", "integer"), with(true, Some("q"))), (Code::DefaultMissing, both));
+    assert_eq!(only(column("v", "integer"), with(false, None)), (Code::DefaultMissing, String::new()));
+    assert_eq!(found(vec![with(true, None)], vec![with(true, Some("q"))]), [], "it has one of its own");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::sql::Sql;
 
 /// A row for which there is no partition stops the target. A default partition takes every row.
 pub fn judge(facts: &TargetFacts, source: &SourceFacts) -> Vec<Finding> {
-    let one = |(name, ours): (&TableName, &TableFacts)| missing(name, ours, source.tables.get(name)?);
+    let none = TableFacts::default();
+    let one = |(name, ours): (&TableName, &TableFacts)| missing(name, ours, source.tables.get(name).unwrap_or(&none));
     facts.tables.iter().filter_map(one).collect()
 }
 
