@@ -13,7 +13,7 @@ pub enum ExitCode {
     Success = 0,
     /// Something failed while running.
     Failure = 1,
-    /// The command line or the configuration is wrong (clap uses the same number).
+    /// The command line or the configuration is wrong (clap uses the same number), or, for check, a server is.
     Usage = 2,
     /// Refused or halted: it would not be safe, or will not work, until somebody acts.
     Refused = 3,
@@ -30,9 +30,13 @@ pub const EXIT_CODES: [(ExitCode, &str); 4] = [
     (ExitCode::Success, "success; for check: nothing found that stops replication; for status: all is in step"),
     (
         ExitCode::Failure,
-        "a failure while running, such as a server that cannot be reached; for status: something is not in step",
+        "a failure while running (a server cannot be reached); for check: warnings, with --strict; for status: not all \
+         is in step",
     ),
-    (ExitCode::Usage, "the command line or the configuration is wrong"),
+    (
+        ExitCode::Usage,
+        "the command line or the configuration is wrong; for check: something was found that stops replication",
+    ),
     (ExitCode::Refused, "refused or halted: somebody has to act first; the message says how"),
 ];
 
@@ -66,8 +70,8 @@ pub enum Command {
     /// Check both sides before replicating, and print what mends each finding
     ///
     /// Changes nothing: a publication that walferry would create is created in a transaction that is rolled back. Exits
-    /// with 3 when a finding would stop replication.
-    Check(Output),
+    /// with 2 when a finding would stop replication, with 0 otherwise, or with 1 for warnings where --strict is given.
+    Check(Check),
     /// Show the slot, each target's lag and state, the tables, conflicts and errors
     ///
     /// Asks the daemon, or the servers where none answers. Exits with 1 when something is not in step, with 3 when it
@@ -121,6 +125,17 @@ pub struct Output {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Flags of `check`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Check {
+    /// Exit with 1 when there are warnings
+    #[arg(long)]
+    pub strict: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Flags of the commands that give a slot up.
@@ -190,7 +205,8 @@ mod tests {
 
     #[test]
     fn every_command_of_the_manual_is_there() {
-        assert!(matches!(parse("walferry check --json").command, Command::Check(Output { json: true })));
+        let Command::Check(check) = parse("walferry check --json").command else { panic!("no check") };
+        assert!(check.output.json && !check.strict);
         assert!(matches!(parse("walferry status").command, Command::Status(Output { json: false })));
         assert!(matches!(parse("walferry config").command, Command::Config(_)));
         assert!(matches!(parse("walferry slot create").command, Command::Slot(SlotCommand::Create(_))));

@@ -59,7 +59,7 @@ async fn carry_out(cli: &Cli, command: &Command, config: Config, log: LogControl
     match command {
         Command::Config(output) => print_config(&config, *output),
         Command::Run => run(config, cli.config.clone(), log).await,
-        Command::Check(output) => answer(admin::check::run(config, *output).await),
+        Command::Check(check) => answer(admin::check::run(config, *check).await),
         Command::Status(output) => answer(admin::status::run(config, *output).await),
         Command::Slot(command) => answer(admin::slot::run(config, command).await),
         Command::Demo(demo) => answer(admin::demo::run(demo).await),

@@ -11,6 +11,35 @@ fn the_readme_lists_every_metric() {
 }
 
 #[test]
+fn the_readme_lists_every_code_of_the_check() {
+    let readme = read_to_string("README.md").unwrap();
+    let list = format!("\n\n{}\n\n", walferry::admin::check::markdown().trim_end());
+    assert!(readme.contains(&list), "the README's table of codes, between blank lines, should be:{list}");
+}
+
+/// A code that nothing gives would be a promise.
+#[test]
+fn every_code_of_the_check_is_given_by_a_judgement() {
+    let mut judgements = read_to_string("src/admin/check/mod.rs").unwrap();
+    for entry in std::fs::read_dir("src/admin/check/judge").unwrap() {
+        let path = entry.unwrap().path();
+        if !path.file_name().unwrap().to_str().unwrap().ends_with("_tests.rs") {
+            let text = read_to_string(path).unwrap();
+            judgements.push_str(text.split("#[cfg(test)]\nmod tests").next().unwrap());
+        }
+    }
+    for row in walferry::admin::check::markdown().lines().skip(2) {
+        let code = row.split('`').nth(1).unwrap();
+        let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+        let name: String = code.split('-').map(capital).collect();
+        let given = judgements
+            .match_indices(&format!("Code::{name}"))
+            .any(|(at, found)| !judgements[at + found.len()..].starts_with(|next: char| next.is_ascii_alphanumeric()));
+        assert!(given, "nothing gives {code}");
+    }
+}
+
+#[test]
 fn the_readme_lists_the_exit_codes_of_the_help() {
     let readme = read_to_string("README.md").unwrap();
     let help = <walferry::cli::Cli as clap::CommandFactory>::command().render_long_help().to_string();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Judged, Verdict};
 use crate::postgres::PgError;
+use crate::sql::Sql;
 
 /// An error of the source side.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,8 @@ pub enum SourceError {
         problem: String,
         /// What mends it, with the statement.
         remedy: String,
+        /// The statements alone, to be run on the source in this order; none where none mends it.
+        sql: Vec<Sql>,
     },
     /// There is no such slot.
     #[error("replication slot \"{slot}\" does not exist")]

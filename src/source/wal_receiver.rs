@@ -328,6 +328,7 @@ fn start_sql(options: &StartOptions) -> Result<Sql, SourceError> {
             name: options.publication.clone(),
             problem: "has a backslash in its name, which the replication protocol cannot express".to_owned(),
             remedy: "rename it: ALTER PUBLICATION … RENAME TO …".to_owned(),
+            sql: Vec::new(),
         });
     }
     // A list of identifiers inside of a literal (`SplitIdentifierString` in pgoutput.c).

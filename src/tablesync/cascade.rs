@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::preflight::{Finding, occupied};
+use super::preflight::{Finding, Matter, occupied};
 use super::prepare::to_be_emptied;
 use super::state::TableState;
 use super::target_tables::{Kind, TargetCatalog};
@@ -84,7 +84,7 @@ fn judge(references: &[Reference], occupied: &BTreeSet<TableName>, catalog: &Tar
             one.child, one.action
         );
         let sql = catalog.grants_parameters.then(|| remedy::grant_replica_role(&catalog.role));
-        Finding::stops(&one.parent, problem, sql)
+        Finding::stops(&one.parent, Matter::Cascades, problem, sql)
     };
     references.iter().filter(at_risk).map(finding).collect()
 }

@@ -90,7 +90,7 @@ pub use error::CopyError;
 pub use job::{CopyJob, CopyObserver, CopyProgress, CopyScope, CopySettings, ExistingRows, copy};
 pub use order::{Cycle, ForeignKey, closure, waves};
 pub use pending::pending;
-pub use preflight::{Finding, Weight, check, preflight};
+pub use preflight::{Finding, Matter, Weight, check, preflight};
 pub use pump::{PumpError, pump};
 pub use snapshot::{ReadError, Reading};
 pub use state::{CopyState, TableState};

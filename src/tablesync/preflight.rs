@@ -24,11 +24,52 @@ pub enum Weight {
     Warns,
 }
 
+/// What a finding is about, for those who tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Matter {
+    /// The table is missing.
+    Missing,
+    /// What has its name is no table.
+    NoTable,
+    /// On the source its identity is FULL, and its partitions' is not.
+    FalselyFull,
+    /// A column is missing.
+    ColumnMissing,
+    /// A column is generated on the target, and sent.
+    ColumnGenerated,
+    /// A column is generated on the source and not sent, and the target does not compute it.
+    ColumnNotSent,
+    /// A column must not be left empty, and is not sent.
+    ColumnRequired,
+    /// The schema may not be used.
+    SchemaClosed,
+    /// A privilege is missing.
+    Privilege,
+    /// Row level security hides rows.
+    RowSecurity,
+    /// Triggers fire.
+    Triggers,
+    /// Inserts are not published.
+    NotCopied,
+    /// It holds rows already.
+    Occupied,
+    /// It has no key to merge by.
+    NoMergeKey,
+    /// Foreign keys form a circle.
+    Circle,
+    /// The role may not create temporary tables.
+    NoTemporary,
+    /// Emptying it would change a table that is not copied.
+    Cascades,
+}
+
 /// Something about a table of the target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// Which.
     pub table: TableName,
+    /// What it is about.
+    pub matter: Matter,
     /// How bad.
     pub weight: Weight,
     /// What, in words.
@@ -38,12 +79,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    pub(super) fn stops(table: &TableName, problem: impl Into<String>, sql: Option<Sql>) -> Self {
-        Self { table: table.clone(), weight: Weight::Stops, problem: problem.into(), sql }
+    pub(super) fn stops(table: &TableName, matter: Matter, problem: impl Into<String>, sql: Option<Sql>) -> Self {
+        Self { table: table.clone(), matter, weight: Weight::Stops, problem: problem.into(), sql }
     }
 
-    fn warns(table: &TableName, problem: impl Into<String>) -> Self {
-        Self { table: table.clone(), weight: Weight::Warns, problem: problem.into(), sql: None }
+    fn warns(table: &TableName, matter: Matter, problem: impl Into<String>) -> Self {
+        Self { table: table.clone(), matter, weight: Weight::Warns, problem: problem.into(), sql: None }
     }
 }
 
@@ -131,16 +172,16 @@ pub fn judge(scope: &CopyScope, catalog: &TargetCatalog, occupied: &BTreeSet<Tab
         let name = &published.name;
         let Some(target) = catalog.tables.get(name) else {
             let sql = remedy::create_table(published, catalog.schemas.contains(&name.schema));
-            findings.push(Finding::stops(name, "is missing on the target", Some(sql)));
+            findings.push(Finding::stops(name, Matter::Missing, "is missing on the target", Some(sql)));
             continue;
         };
         if let Kind::Other(kind) = target.kind {
             let problem = format!("is no table on the target but {}", what_is(kind));
-            findings.push(Finding::stops(name, problem, None));
+            findings.push(Finding::stops(name, Matter::NoTable, problem, None));
             continue;
         }
         if published.falsely_full {
-            findings.push(Finding::stops(name, FALSELY_FULL, None));
+            findings.push(Finding::stops(name, Matter::FalselyFull, FALSELY_FULL, None));
         }
         columns(published, target, &mut findings);
         access(scope, published, target, catalog, &mut findings);
@@ -155,7 +196,7 @@ pub fn judge(scope: &CopyScope, catalog: &TargetCatalog, occupied: &BTreeSet<Tab
     {
         let sql = remedy::grant_temporary(&catalog.database, &catalog.role);
         let problem = "and all others: merging needs temporary tables, which the role may not create on the target";
-        findings.push(Finding::stops(&first.name, problem, Some(sql)));
+        findings.push(Finding::stops(&first.name, Matter::NoTemporary, problem, Some(sql)));
     }
     findings
 }
@@ -183,12 +224,13 @@ fn columns(published: &PublishedTable, target: &TargetTable, findings: &mut Vec<
         match target.column(&column.name) {
             None => {
                 let sql = remedy::add_column(name, column);
-                findings.push(Finding::stops(name, format!("lacks column {shown} on the target"), Some(sql)));
+                let problem = format!("lacks column {shown} on the target");
+                findings.push(Finding::stops(name, Matter::ColumnMissing, problem, Some(sql)));
             }
             Some(found) if found.generated => {
                 let problem =
                     format!("generates column {shown} on the target, so the source's values of it are not written");
-                findings.push(Finding::warns(name, problem));
+                findings.push(Finding::warns(name, Matter::ColumnGenerated, problem));
             }
             Some(_) => {}
         }
@@ -199,7 +241,7 @@ fn columns(published: &PublishedTable, target: &TargetTable, findings: &mut Vec<
                 "has column {} that the source generates and does not send, so on the target it is left to its default",
                 Displayed(unsent)
             );
-            findings.push(Finding::warns(name, problem));
+            findings.push(Finding::warns(name, Matter::ColumnNotSent, problem));
         }
     }
     let sent: BTreeSet<&str> = published.columns.iter().map(|column| column.name.as_str()).collect();
@@ -211,7 +253,8 @@ fn columns(published: &PublishedTable, target: &TargetTable, findings: &mut Vec<
         let problem = format!(
             "requires column {shown} (NOT NULL without a default) on the target, which the source does not send"
         );
-        findings.push(Finding::stops(name, problem, Some(remedy::drop_not_null(name, &column.name))));
+        let sql = remedy::drop_not_null(name, &column.name);
+        findings.push(Finding::stops(name, Matter::ColumnRequired, problem, Some(sql)));
     }
 }
 
@@ -225,7 +268,8 @@ fn access(
     let name = &published.name;
     if target.schema_closed {
         let sql = remedy::grant_usage(&name.schema, &catalog.role);
-        findings.push(Finding::stops(name, "is in a schema the role may not use on the target", Some(sql)));
+        let problem = "is in a schema the role may not use on the target";
+        findings.push(Finding::stops(name, Matter::SchemaClosed, problem, Some(sql)));
     }
     let truncate = Sql::new("TRUNCATE");
     // Without it, the copy empties tables row by row; only the stream cannot do without.
@@ -234,11 +278,13 @@ fn access(
     if !missing.is_empty() {
         let missing = Sql::join(missing, ", ");
         let sql = remedy::grant(&missing, name, &catalog.role);
-        findings.push(Finding::stops(name, format!("does not allow {missing} to the role on the target"), Some(sql)));
+        let problem = format!("does not allow {missing} to the role on the target");
+        findings.push(Finding::stops(name, Matter::Privilege, problem, Some(sql)));
     }
     if target.row_security {
         let problem = "has row level security on the target, which would hide rows from the role";
-        findings.push(Finding::stops(name, problem, Some(remedy::bypass_row_security(&catalog.role))));
+        let sql = remedy::bypass_row_security(&catalog.role);
+        findings.push(Finding::stops(name, Matter::RowSecurity, problem, Some(sql)));
     }
     let (triggers, why) = match scope.replica_role {
         true => (&target.replica_triggers, "ENABLE ALWAYS or ENABLE REPLICA, so also in the replica role"),
@@ -247,7 +293,7 @@ fn access(
     if !triggers.is_empty() {
         let triggers: Vec<String> = triggers.iter().map(|name| Displayed(name).to_string()).collect();
         let problem = format!("has triggers that fire for every row on the target: {} ({why})", triggers.join(", "));
-        findings.push(Finding::warns(name, problem));
+        findings.push(Finding::warns(name, Matter::Triggers, problem));
     }
 }
 
@@ -261,20 +307,20 @@ fn rows(
     let name = &published.name;
     if !scope.insert_published {
         let problem = "is not copied, because the publication does not publish inserts";
-        findings.push(Finding::warns(name, problem));
+        findings.push(Finding::warns(name, Matter::NotCopied, problem));
         return;
     }
     if occupied {
         let sql = statement::truncate(&[(name, target.kind)]);
-        let problem = "already holds rows on the target;
-         empty it, or choose existing_rows = \"truncate\" or \"merge\"";
-        findings.push(Finding::stops(name, problem, Some(sql)));
+        let problem = "already holds rows on the target; \
+            empty it, or choose existing_rows = \"truncate\" or \"merge\"";
+        findings.push(Finding::stops(name, Matter::Occupied, problem, Some(sql)));
     }
     let merge = scope.settings.existing_rows == ExistingRows::Merge;
     if merge && merge_key(published, target, &writable(published, target)).is_none() {
         let sql = (!published.identity_columns.is_empty()).then(|| remedy::add_key(name, &published.identity_columns));
         let problem = "cannot be merged: on the target it has no unique key of copied columns that are all NOT NULL";
-        findings.push(Finding::stops(name, problem, sql));
+        findings.push(Finding::stops(name, Matter::NoMergeKey, problem, sql));
     }
 }
 
@@ -289,7 +335,10 @@ fn circle(scope: &CopyScope, catalog: &TargetCatalog) -> Vec<Finding> {
         shown.join(", ")
     );
     let grant = || catalog.grants_parameters.then(|| remedy::grant_replica_role(&catalog.role));
-    let finding = |(at, table)| Finding::stops(table, problem.clone(), if at == 0 { grant() } else { None });
+    let finding = |(at, table)| {
+        let sql = if at == 0 { grant() } else { None };
+        Finding::stops(table, Matter::Circle, problem.clone(), sql)
+    };
     circle.iter().enumerate().map(finding).collect()
 }
 

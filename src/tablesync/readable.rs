@@ -5,7 +5,7 @@
 
 use super::CopyScope;
 use super::plan::writable;
-use super::preflight::Finding;
+use super::preflight::{Finding, Matter};
 use super::remedy;
 use super::target_tables::TargetCatalog;
 use crate::postgres::{Client, PgError};
@@ -64,19 +64,21 @@ struct Access {
 
 fn judge(table: &TableName, leaf: &TableName, access: &Access, role: &str) -> Vec<Finding> {
     let which = if table == leaf { String::new() } else { format!(" in its partition {leaf}") };
-    let stops = |problem: &str, sql: &Sql| Finding::stops(table, format!("{problem}{which}; run there {sql}"), None);
+    let stops = |matter, problem: &str, sql: &Sql| {
+        Finding::stops(table, matter, format!("{problem}{which}; run there {sql}"), None)
+    };
     let mut found = Vec::new();
     if !access.open {
-        found
-            .push(stops("is in a schema the role may not use on the source", &remedy::grant_usage(&leaf.schema, role)));
+        let grant = remedy::grant_usage(&leaf.schema, role);
+        found.push(stops(Matter::SchemaClosed, "is in a schema the role may not use on the source", &grant));
     }
     if !access.select {
         let grant = remedy::grant(&Sql::new("SELECT"), leaf, role);
-        found.push(stops("does not allow SELECT to the role on the source", &grant));
+        found.push(stops(Matter::Privilege, "does not allow SELECT to the role on the source", &grant));
     }
     if access.hides {
         let problem = "has row level security on the source, which would hide rows from the role";
-        found.push(stops(problem, &remedy::bypass_row_security(role)));
+        found.push(stops(Matter::RowSecurity, problem, &remedy::bypass_row_security(role)));
     }
     found
 }

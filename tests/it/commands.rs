@@ -140,7 +140,7 @@ async fn check_finds_everything_at_once_and_its_statements_mend_it() {
     pair.cluster.execute(target, &format!("REVOKE CREATE ON DATABASE {target} FROM writer")).await;
     let daemon = pair.daemon();
     let output = daemon.run(&["check", "--json"]).await;
-    assert_eq!(output.status.code(), Some(3), "{}", told(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     let report = json(&output);
     let errors = objects(&report, "error");
     for object in ["public.items", "public.log", "schema walferry"] {
@@ -150,9 +150,11 @@ async fn check_finds_everything_at_once_and_its_statements_mend_it() {
     assert!(warnings.contains(&"public.scratch".to_owned()) && warnings.contains(&"public.log".to_owned()), "{report}");
 
     for finding in report["findings"].as_array().unwrap() {
-        if let ("error", Some(mend)) = (finding["severity"].as_str().unwrap(), finding["mend"].as_str()) {
-            let database = if finding["server"] == "source" { source } else { target };
-            pair.cluster.execute(database, mend).await;
+        let database = if finding["server"] == "source" { source } else { target };
+        if finding["severity"] == "error" {
+            for statement in finding["sql"].as_array().unwrap() {
+                pair.cluster.execute(database, statement.as_str().unwrap()).await;
+            }
         }
     }
     // The table that was missing has been made by the superuser.
@@ -220,7 +222,7 @@ async fn a_reset_is_the_way_back_from_a_lost_slot() {
     // What happens now can never be had from a slot.
     pair.cluster.execute(&pair.source.name, "DELETE FROM items WHERE id % 2 = 0; UPDATE items SET name = 'new'").await;
     let check = daemon.run(&["check"]).await;
-    assert_eq!(check.status.code(), Some(3));
+    assert_eq!(check.status.code(), Some(2));
     assert!(told(&check).contains("walferry slot reset"), "{}", told(&check));
 
     let reset = daemon.run(&["slot", "reset", "--yes"]).await;

@@ -43,6 +43,9 @@ mod crashes;
 /// The commands beside the daemon: status, check and slot, with and without a daemon.
 mod commands;
 
+/// `walferry check` of a broken pair of servers: every fault by its code, and mended by what the findings say.
+mod check;
+
 /// Servers and networks that fail in every way: the daemon recovers by itself, and one target is no matter to another.
 mod outages;
 

@@ -1,6 +1,9 @@
-//! What a check found: severity, where, what, why it matters, and what mends it.
+//! What a check found: its code, severity, where, what, why it matters, and what mends it.
 
 use serde::Serialize;
+
+use super::code::Code;
+use crate::sql::Sql;
 
 /// How bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -25,9 +28,11 @@ impl Severity {
     }
 }
 
-/// See the module.
+/// See the module. The README's table of fields speaks of these.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// What, for scripts.
+    pub code: Code,
     /// How bad.
     pub severity: Severity,
     /// `source`, or the target's name.
@@ -38,35 +43,29 @@ pub struct Finding {
     pub what: String,
     /// Why it matters; empty when that is plain.
     pub why: String,
-    /// The statement or setting that mends it.
-    pub mend: Option<String>,
+    /// The statements that mend it, to be run on that server one after the other by a role that may. Each is a whole
+    /// one, and some cannot run in a transaction.
+    pub sql: Vec<String>,
+    /// Whether the server has to be restarted after them.
+    pub restart: bool,
+    /// What to do where no statement mends it, or instead of it.
+    pub advice: Option<String>,
 }
 
 impl Finding {
-    fn new(severity: Severity, object: impl Into<String>, what: impl Into<String>) -> Self {
+    /// As bad as its code says.
+    pub fn new(code: Code, object: impl Into<String>, what: impl Into<String>) -> Self {
         Self {
-            severity,
+            code,
+            severity: code.severity(),
             server: String::new(),
             object: object.into(),
             what: what.into(),
             why: String::new(),
-            mend: None,
+            sql: Vec::new(),
+            restart: false,
+            advice: None,
         }
-    }
-
-    /// Something that keeps replication from working.
-    pub fn error(object: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::new(Severity::Error, object, what)
-    }
-
-    /// Something that may go wrong later.
-    pub fn warning(object: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::new(Severity::Warning, object, what)
-    }
-
-    /// Something to know.
-    pub fn info(object: impl Into<String>, what: impl Into<String>) -> Self {
-        Self::new(Severity::Info, object, what)
     }
 
     /// Why it matters.
@@ -76,10 +75,37 @@ impl Finding {
         self
     }
 
-    /// The statement or setting that mends it.
+    /// A statement that mends it, after those that were given before.
     #[must_use]
-    pub fn mend(mut self, mend: impl Into<String>) -> Self {
-        self.mend = Some(mend.into());
+    pub fn sql(mut self, statement: &Sql) -> Self {
+        self.sql.push(statement.as_str().to_owned());
+        self
+    }
+
+    /// These statements mend it.
+    #[must_use]
+    pub fn script<'a>(self, statements: impl IntoIterator<Item = &'a Sql>) -> Self {
+        statements.into_iter().fold(self, Self::sql)
+    }
+
+    /// A setting that is taken over when the configuration is read again.
+    #[must_use]
+    pub fn reloaded(self, name: &'static str, value: &Sql) -> Self {
+        self.sql(&Sql::format("ALTER SYSTEM SET {} = {}", &[&Sql::new(name), value]))
+            .sql(&Sql::new("SELECT pg_reload_conf()"))
+    }
+
+    /// A setting that takes a restart.
+    #[must_use]
+    pub fn restarted(mut self, name: &'static str, value: &Sql) -> Self {
+        self.restart = true;
+        self.sql(&Sql::format("ALTER SYSTEM SET {} = {}", &[&Sql::new(name), value]))
+    }
+
+    /// What to do where no statement mends it, or instead of it.
+    #[must_use]
+    pub fn advice(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
         self
     }
 

@@ -28,6 +28,11 @@ impl Canceller {
         Self { options: Arc::new(options), address, key, peer }
     }
 
+    /// The server process that the key names; whoever stands in between may have made it up.
+    pub(super) fn process_id(&self) -> Option<i32> {
+        self.key.as_ref()?.first_chunk().map(|id| i32::from_be_bytes(*id))
+    }
+
     /// Sends the request, by the same way (and encryption) as the connection, and waits until the server has taken it.
     /// Whether it had an effect only the statement's own answer tells (SQLSTATE 57014).
     ///

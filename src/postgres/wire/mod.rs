@@ -136,6 +136,11 @@ impl WireConnection {
         self.reach
     }
 
+    /// The server process that was promised at the start. Not the one that serves where a pooler stands in between.
+    pub fn process_id(&self) -> Option<i32> {
+        self.canceller.process_id()
+    }
+
     /// What can ask the server to stop this connection's statement while it runs.
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()

@@ -203,6 +203,7 @@ async fn create(client: &Client, name: &str, tables: &[&Candidate]) -> Result<()
             name: name.to_owned(),
             problem: "does not exist, and no existing table matches `tables`, so that it could be created".to_owned(),
             remedy: "check `tables` in the configuration, and that the connection is to the right database".to_owned(),
+            sql: Vec::new(),
         });
     }
     let sql = create_sql(name, tables);
@@ -212,6 +213,7 @@ async fn create(client: &Client, name: &str, tables: &[&Candidate]) -> Result<()
             name: name.to_owned(),
             problem: "does not exist, and cannot be created on a standby".to_owned(),
             remedy: format!("run on the primary: {sql};"),
+            sql: Vec::new(),
         });
     }
     let asked = Sql::new("SELECT has_database_privilege(current_database(), 'CREATE') AS may");
@@ -227,6 +229,7 @@ async fn create(client: &Client, name: &str, tables: &[&Candidate]) -> Result<()
             name: name.to_owned(),
             problem: format!("does not exist, and walferry's role may not create it: it {why}"),
             remedy: format!("run on the source, as a role that may: {sql};"),
+            sql: vec![sql],
         });
     }
     client.batch(&sql).await.map_err(doing())
@@ -255,15 +258,19 @@ fn listed(tables: &[&Candidate]) -> String {
 }
 
 /// The statements that give these tables an identity.
-fn full_identity(tables: &[&Candidate]) -> String {
-    let alter = |table: &&Candidate| {
-        format!("{};", Sql::format("ALTER TABLE {} REPLICA IDENTITY FULL", &[&Sql::table(&table.name)]))
-    };
-    tables.iter().map(alter).collect::<Vec<_>>().join(" ")
+fn full_identity(tables: &[&Candidate]) -> Vec<Sql> {
+    let alter = |table: &&Candidate| Sql::format("ALTER TABLE {} REPLICA IDENTITY FULL", &[&Sql::table(&table.name)]);
+    tables.iter().map(alter).collect()
+}
+
+/// For messages.
+fn script(statements: &[Sql]) -> String {
+    statements.iter().map(|sql| format!("{sql};")).collect::<Vec<_>>().join(" ")
 }
 
 /// `altered`: what has to be changed for `faceless` ones.
 fn without_identity(name: &str, faceless: &[&Candidate], altered: &[&Candidate]) -> SourceError {
+    let sql = full_identity(altered);
     let leave_out = faceless.first().map(|table| format!("\"!{}\"", table.name)).unwrap_or_default();
     SourceError::Publication {
         name: name.to_owned(),
@@ -275,25 +282,29 @@ fn without_identity(name: &str, faceless: &[&Candidate], altered: &[&Candidate])
         remedy: format!(
             "give each a primary key, or run on the source: {} Or leave them out of `tables` (such as {leave_out}), or \
              create the publication yourself (such as one WITH (publish = 'insert, truncate'))",
-            full_identity(altered)
+            script(&sql)
         ),
+        sql,
     }
 }
 
 /// `altered`: what has to be changed before that.
 fn lacks(name: &str, tables: &[&Candidate], altered: &[&Candidate]) -> SourceError {
+    let mut statements = full_identity(altered);
     let sql = Sql::format("ALTER PUBLICATION {} ADD TABLE {}", &[&Sql::ident(name), &only(tables)]);
     let first = match altered.is_empty() {
         true => String::new(),
         false => format!(
             "{} (or a primary key: without either, the source refuses UPDATE and DELETE on what is published) ",
-            full_identity(altered)
+            script(&statements)
         ),
     };
+    statements.push(sql.clone());
     SourceError::Publication {
         name: name.to_owned(),
         problem: format!("lacks tables that `tables` chooses: {}", listed(tables)),
         remedy: format!("run on the source: {first}{sql}; or take them out of `tables`"),
+        sql: statements,
     }
 }
 
@@ -305,6 +316,7 @@ pub fn missing(name: &str) -> SourceError {
         remedy: "changes made while it is missing are not sent, and are lost to the targets: create it again and run \
                  `walferry slot reset`"
             .to_owned(),
+        sql: Vec::new(),
     }
 }
 
@@ -319,6 +331,7 @@ fn for_all_tables(name: &str) -> SourceError {
              need ALTER TABLE … REPLICA IDENTITY FULL before that: the source refuses UPDATE and DELETE on what is \
              published without an identity"
         ),
+        sql: vec![sql],
     }
 }
 

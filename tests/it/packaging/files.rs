@@ -22,6 +22,7 @@ fn expected(prefix: &str, zsh: &str) -> BTreeMap<String, u32> {
         share/doc/walferry/copyright
         share/doc/walferry/examples/config.example.toml
         share/fish/vendor_completions.d/walferry.fish
+        share/walferry/grafana/dashboard.json
         share/walferry/prometheus/alerts.yaml
         share/walferry/sql/source/role.sql
         share/walferry/sql/target/000_schema.sql

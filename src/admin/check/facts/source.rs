@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::Row;
 
-use crate::admin::servers;
+use super::server::{self, ServerFacts};
+use super::tables::{self, Tables, name};
+use super::types::{self, ColumnType, Extensions};
+use crate::admin::{CommandError, servers};
 use crate::error::{Judged, Verdict, chain};
 use crate::launcher::gap::SourceFacts as Position;
 use crate::launcher::setup::Setup;
@@ -17,21 +20,17 @@ use crate::source::slot::{self, Slot, SlotUser};
 use crate::source::{SourceError, identity};
 use crate::sql::Sql;
 
-use super::CommandError;
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct SourceFacts {
-    /// `server_version_num`.
-    pub version: u32,
+    /// What any server is asked.
+    pub server: ServerFacts,
     /// `wal_level`.
     pub wal_level: String,
     /// A standby.
     pub in_recovery: bool,
-    /// `server_encoding`.
-    pub encoding: String,
-    /// The session's role.
-    pub role: String,
+    /// The role is a superuser or has REPLICATION.
+    pub may_replicate: bool,
     /// `max_replication_slots`, and how many there are.
     pub slots: (i64, i64),
     /// `max_wal_senders`, and how many there are.
@@ -42,6 +41,8 @@ pub struct SourceFacts {
     pub sender_timeout: i64,
     /// `idle_replication_slot_timeout` (18 and later), in seconds; 0: none.
     pub idle_slot_timeout: i64,
+    /// Prepared transactions of the whole server.
+    pub prepared: i64,
     /// Large objects.
     pub large_objects: i64,
     /// Why no replication connection can be had.
@@ -56,6 +57,8 @@ pub struct SourceFacts {
     pub known: Option<bool>,
     /// Targets that have tables to be copied yet: each takes a slot and a WAL sender for that long.
     pub copying: i64,
+    /// How many read rows at a time for each of them (`copy.workers`).
+    pub copy_workers: i64,
     /// `application_name` of the daemon of this stream.
     pub daemon: String,
     /// The publication, or what is wrong with it.
@@ -68,6 +71,14 @@ pub struct SourceFacts {
     pub unreadable: Vec<Unreadable>,
     /// Sequences that belong to columns of published tables.
     pub sequences: i64,
+    /// Definitions of the chosen tables.
+    pub tables: Tables,
+    /// Types of their columns that are not built in.
+    pub types: Vec<ColumnType>,
+    /// What is installed.
+    pub extensions: Extensions,
+    /// What the chosen tables take on the disk, indexes and all.
+    pub bytes: u64,
 }
 
 /// How the publication is.
@@ -81,17 +92,26 @@ pub enum PublicationFacts {
     /// Not there; walferry may make it, and this is what it would be. `None`: that could not be found out now, because
     /// other sessions have locked the tables.
     ToBeMade(Option<Publication>),
-    /// Not there or incomplete, and what mends it. The publication, if it is there.
-    Wrong(String, String, Option<Publication>),
+    /// Not there or incomplete.
+    Wrong {
+        /// What is wrong.
+        problem: String,
+        /// What mends it, in words.
+        remedy: String,
+        /// The statements for it.
+        sql: Vec<Sql>,
+        /// The publication, if it is there.
+        found: Option<Publication>,
+    },
 }
 
 impl PublicationFacts {
     /// What is published.
     pub fn published(&self) -> Option<&Publication> {
         match self {
-            Self::Complete(publication) | Self::ToBeMade(Some(publication)) | Self::Wrong(_, _, Some(publication)) => {
-                Some(publication)
-            }
+            Self::Complete(publication)
+            | Self::ToBeMade(Some(publication))
+            | Self::Wrong { found: Some(publication), .. } => Some(publication),
             _ => None,
         }
     }
@@ -127,59 +147,71 @@ pub struct Unreadable {
 /// It cannot be reached, or answers what it should not.
 pub async fn gather(setup: &Setup) -> Result<SourceFacts, CommandError> {
     let client = servers::source(setup).await?;
-    let failed = |error| CommandError::at("the source cannot be asked", error);
-    let mut facts = settings(&client).await.map_err(failed)?;
+    let daemon = setup.source.application_name.clone().unwrap_or_else(|| setup.application_name());
+    let mut facts = settings(&client).await.map_err(unasked)?;
+    facts.server = server::ask(&client, &setup.source, &daemon).await.map_err(unasked)?;
+    facts.daemon = daemon;
+    facts.copy_workers = i64::try_from(setup.copy.workers).unwrap_or(i64::MAX);
     replication(setup, &mut facts).await;
-    let failed = |error| CommandError::at("the source cannot be asked", error);
-    facts.slot = slot::inspect(&client, &setup.stream).await.map_err(failed)?;
-    let failed = |error| CommandError::at("the source cannot be asked", error);
+    facts.slot = slot::inspect(&client, &setup.stream).await.map_err(unasked)?;
     if let (Some(position), Some(slot)) = (&mut facts.position, &facts.slot) {
         position.confirmed = slot.confirmed_flush;
     }
     if let Some(pid) = facts.slot.as_ref().and_then(|slot| slot.active_pid) {
-        facts.slot_user = Some(slot::user(&client, pid).await.map_err(failed)?);
+        facts.slot_user = Some(slot::user(&client, pid).await.map_err(unasked)?);
     }
-    facts.daemon = setup.source.application_name.clone().unwrap_or_else(|| setup.application_name());
-    facts.publication = publication(setup, &client).await.map_err(failed)?;
-    let failed = |error| CommandError::at("the source cannot be asked", error);
-    facts.unlogged = unlogged(setup, &client).await.map_err(failed)?;
-    let Some(published) = facts.publication.published() else { return Ok(facts) };
+    facts.publication = publication(setup, &client).await.map_err(unasked)?;
+    facts.unlogged = unlogged(setup, &client).await.map_err(unasked)?;
+    about_tables(setup, &client, &mut facts).await.map_err(unasked)?;
+    Ok(facts)
+}
+
+fn unasked<E: Judged + Send + Sync + 'static>(error: E) -> CommandError {
+    CommandError::at("the source cannot be asked", error)
+}
+
+async fn about_tables(setup: &Setup, client: &Client, facts: &mut SourceFacts) -> Result<(), PgError> {
+    let Some(published) = facts.publication.published() else { return Ok(()) };
     let names = published.tables.iter().map(|table| &table.name);
     let unmatched = setup.tables.iter().flat_map(|tables| tables.unmatched(names.clone()));
     facts.unmatched = unmatched.map(str::to_owned).collect();
     let chosen: Vec<&PublishedTable> = published.tables.iter().filter(|table| setup.chooses(&table.name)).collect();
-    facts.unreadable = unreadable(&client, &chosen).await.map_err(failed)?;
-    let tables: Vec<u32> = chosen.iter().map(|table| table.oid).collect();
-    let sequences = client.query_one(&SEQUENCES, &[&tables]).await.map_err(failed)?;
-    facts.sequences = sequences.get(0);
-    Ok(facts)
+    facts.unreadable = unreadable(client, &chosen).await?;
+    let oids: Vec<u32> = chosen.iter().map(|table| table.oid).collect();
+    facts.sequences = client.query_one(&SEQUENCES, &[&oids]).await?.get(0);
+    facts.tables = tables::load(client, chosen.iter().map(|table| &table.name)).await?;
+    facts.types = types::of_columns(client, &oids).await?;
+    facts.extensions = types::extensions(client).await?;
+    let leaves: Vec<u32> = chosen.iter().flat_map(|table| &table.leaves).map(|leaf| leaf.oid).collect();
+    facts.bytes = client.query_one(&BYTES, &[&leaves]).await?.get::<_, i64>(0).unsigned_abs();
+    Ok(())
 }
 
 const SETTINGS: Sql = Sql::new(
-    "SELECT current_setting('wal_level'), pg_is_in_recovery(), current_setting('server_encoding'), current_user::text, \
+    "SELECT current_setting('wal_level'), pg_is_in_recovery(), \
+     (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user), \
      current_setting('max_replication_slots')::bigint, (SELECT count(*) FROM pg_replication_slots), \
      current_setting('max_wal_senders')::bigint, (SELECT count(*) FROM pg_stat_replication), \
      (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), \
      (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'), \
      coalesce((SELECT setting::bigint FROM pg_settings WHERE name = 'idle_replication_slot_timeout'), 0), \
-     (SELECT count(*) FROM pg_largeobject_metadata)",
+     (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_prepared_xacts)",
 );
 
 async fn settings(client: &Client) -> Result<SourceFacts, PgError> {
     client.batch(&Sql::new("SET default_transaction_read_only = on")).await?;
     let row = client.query_one(&SETTINGS, &[]).await?;
     Ok(SourceFacts {
-        version: client.server_version(),
         wal_level: row.get(0),
         in_recovery: row.get(1),
-        encoding: row.get(2),
-        role: row.get(3),
-        slots: (row.get(4), row.get(5)),
-        senders: (row.get(6), row.get(7)),
-        keep_megabytes: row.get(8),
-        sender_timeout: row.get(9),
-        idle_slot_timeout: row.get(10),
-        large_objects: row.get(11),
+        may_replicate: row.get(2),
+        slots: (row.get(3), row.get(4)),
+        senders: (row.get(5), row.get(6)),
+        keep_megabytes: row.get(7),
+        sender_timeout: row.get(8),
+        idle_slot_timeout: row.get(9),
+        large_objects: row.get(10),
+        prepared: row.get(11),
         ..SourceFacts::default()
     })
 }
@@ -228,8 +260,9 @@ async fn publication(setup: &Setup, client: &Client) -> Result<PublicationFacts,
     match publication::rehearse(client, name, chosen).await {
         Ok((publication, false)) => Ok(PublicationFacts::Complete(publication)),
         Ok((publication, true)) => Ok(PublicationFacts::ToBeMade(Some(publication))),
-        Err(SourceError::Publication { problem, remedy, .. }) => {
-            Ok(PublicationFacts::Wrong(problem, remedy, publication::read(client, name).await?))
+        Err(SourceError::Publication { problem, remedy, sql, .. }) => {
+            let found = publication::read(client, name).await?;
+            Ok(PublicationFacts::Wrong { problem, remedy, sql, found })
         }
         // lock_not_available
         Err(SourceError::Postgres { source, .. }) if source.code() == Some("55P03") => {
@@ -239,10 +272,6 @@ async fn publication(setup: &Setup, client: &Client) -> Result<PublicationFacts,
     }
 }
 
-fn name(row: &Row) -> TableName {
-    TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))
-}
-
 async fn unlogged(setup: &Setup, client: &Client) -> Result<Vec<TableName>, PgError> {
     let unlogged = Sql::new(
         "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -250,7 +279,7 @@ async fn unlogged(setup: &Setup, client: &Client) -> Result<Vec<TableName>, PgEr
          ORDER BY 1, 2",
     );
     let rows = client.query(&unlogged, &[]).await?;
-    Ok(rows.iter().map(name).filter(|name| setup.chooses(name)).collect())
+    Ok(rows.iter().map(|row| name(row, 0)).filter(|name| setup.chooses(name)).collect())
 }
 
 /// COPY reads the published columns, and those of the row filter.
@@ -291,7 +320,7 @@ async fn unreadable(client: &Client, tables: &[&PublishedTable]) -> Result<Vec<U
     );
     let rows = client.query(&sql, &[&leaves, &oids, &columns]).await?;
     let one = |row: &Row| Unreadable {
-        table: name(row),
+        table: name(row, 0),
         schema_closed: row.get(2),
         no_select: row.get(3),
         row_security: row.get(4),
@@ -304,3 +333,7 @@ const SEQUENCES: Sql = Sql::new(
      WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') \
      AND d.refobjid = ANY ($1::oid[])",
 );
+
+/// An estimate: a partition may be dropped meanwhile.
+const BYTES: Sql =
+    Sql::new("SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class WHERE oid = ANY ($1::oid[])");
