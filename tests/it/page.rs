@@ -16,7 +16,8 @@ const STATE: &str = "
 const FAINT: &str = "
     const rgb = (color) => color.match(/[\\d.]+/g).map(Number);
     const light = (color) => {
-        const [r, g, b] = rgb(color).map((c) => c / 255).map((c) => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4);
+        const linear = (c) => c <= .03928 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4;
+        const [r, g, b] = rgb(color).map((c) => linear(c / 255));
         return .2126 * r + .7152 * g + .0722 * b;
     };
     const ground = (element) => {
@@ -33,7 +34,8 @@ const FAINT: &str = "
         return (pair[0] + .05) / (pair[1] + .05);
     };
     if (texts.length < 20) return ['the page is empty'];
-    return texts.filter((text) => contrast(text) < 4.5).map((text) => `${contrast(text).toFixed(1)}: ${text.innerText}`);";
+    const faint = texts.filter((text) => contrast(text) < 4.5);
+    return faint.map((text) => `${contrast(text).toFixed(1)}: ${text.innerText}`);";
 
 async fn wait_state(browser: &Browser, wanted: &str) -> String {
     let script = format!("const seen = (() => {{{STATE}}})(); return seen && seen[0] === '{wanted}' && seen[1];");

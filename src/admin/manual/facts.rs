@@ -164,7 +164,7 @@ mod tests {
         let meaning = |command, at: usize| exit_codes(command)[at].1.clone();
         assert_eq!(meaning(Some("check"), 0), "success; nothing found that stops replication");
         assert_eq!(meaning(Some("run"), 0), "success");
-        assert!(meaning(Some("status"), 1).ends_with("reached; something is not in step"));
+        assert!(meaning(Some("status"), 1).ends_with("reached); not all is in step"));
         assert!(meaning(None, 0).contains("for status: all is in step"));
         assert_eq!(exit_codes(Some("slot")).last().unwrap().0, 3);
         assert_eq!(exit_codes(Some("config")).last().unwrap().0, 2);

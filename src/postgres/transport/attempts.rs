@@ -104,7 +104,8 @@ fn step_of(code: &str) -> &'static str {
 /// Tries until a session fits.
 ///
 /// # Errors
-/// [`PgError::Connect`], where the options cannot be read anew, or with every attempt's reason; its verdict is Retry if any of them may pass by itself.
+/// [`PgError::Connect`], where the options cannot be read anew, or with every attempt's reason; its verdict is Retry if
+/// any of them may pass by itself.
 pub(crate) async fn connect<D: Dialect>(options: &ConnectOptions, dialect: &D) -> Result<D::Session, PgError> {
     let renewed = options.renewed()?;
     let options = renewed.as_ref().unwrap_or(options);
