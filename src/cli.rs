@@ -30,8 +30,8 @@ pub const EXIT_CODES: [(ExitCode, &str); 4] = [
     (ExitCode::Success, "success; for check: nothing found that stops replication; for status: all is in step"),
     (
         ExitCode::Failure,
-        "a failure while running (a server cannot be reached); for check: warnings, when strict; for status: not all is \
-         in step",
+        "a failure while running (a server cannot be reached); for check: warnings, when strict; \
+         for status: not all is in step",
     ),
     (
         ExitCode::Usage,

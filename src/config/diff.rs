@@ -135,9 +135,8 @@ mod tests {
 
     #[test]
     fn each_key_counts_as_soon_as_it_can() {
-        let new = format!(
-            "{BASE}[apply]\nbatch_bytes = \"1MiB\"\n[http]\nlisten = \"\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n"
-        );
+        let new = format!("{BASE}[apply]\nbatch_bytes = \"1MiB\"\n[http]\nlisten = \"\"\n");
+        let new = new + "[log]\nlevel = \"debug\"\nformat = \"json\"\n";
         let expected = [
             ("apply.batch_bytes", Effect::NewStream),
             ("http.listen", Effect::Restart),
