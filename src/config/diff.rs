@@ -1,21 +1,49 @@
-//! What differs between two configurations, key by key: a reload (SIGHUP) takes over what it can and names the rest.
+//! What differs between two configurations, key by key, and what a running daemon makes of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{Config, ConnectionString};
 
-/// The keys that a running daemon takes over; everything else needs a restart.
-const RELOADABLE: [&str; 1] = ["log.level"];
+/// Keys that need a restart: who listens is known to others, and the slot is the stream's name everywhere.
+const RESTART: [&str; 3] = ["http.listen", "log.format", "source.slot"];
+
+/// When a changed key counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Effect {
+    /// With the reload.
+    AtOnce,
+    /// With the reload, for which the stream is drained and begun anew; the process goes on.
+    NewStream,
+    /// With the next start of the process.
+    Restart,
+}
+
+impl fmt::Display for Effect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtOnce => "takes effect at once",
+            Self::NewStream => "takes effect: the stream begins anew",
+            Self::Restart => "needs a restart to take effect",
+        })
+    }
+}
 
 /// A key with different values.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// The key as in the file; a target's keys are `target.NAME.KEY`.
     pub key: String,
-    /// Whether a running daemon can take it over; if not, it needs a restart.
-    pub reloadable: bool,
+    /// The value in force; `None`: there is none. Secrets are hidden, and then both look the same.
+    pub before: Option<Value>,
+    /// The value in the file; `None`: there is none.
+    pub after: Option<Value>,
+    /// When it counts.
+    pub effect: Effect,
 }
 
 impl Config {
@@ -31,7 +59,30 @@ impl Config {
         changed.extend(old_urls.iter().filter_map(|(key, old)| {
             new_urls.get(key).filter(|new| new.expose() != old.expose()).map(|_| key.clone())
         }));
-        changed.into_iter().map(|key| Difference { reloadable: RELOADABLE.contains(&key.as_str()), key }).collect()
+        let difference = |key: String| Difference {
+            before: old_keys.get(&key).cloned(),
+            after: new_keys.get(&key).cloned(),
+            effect: effect(&key),
+            key,
+        };
+        changed.into_iter().map(difference).collect()
+    }
+
+    /// This configuration as far as a daemon that runs by `running` can take it over: keys that need a restart stay.
+    #[must_use]
+    pub fn taken_over_by(mut self, running: &Config) -> Config {
+        self.http.listen = running.http.listen;
+        self.log.format = running.log.format;
+        self.source.slot.clone_from(&running.source.slot);
+        self
+    }
+}
+
+fn effect(key: &str) -> Effect {
+    match key {
+        "log.level" => Effect::AtOnce,
+        key if RESTART.contains(&key) => Effect::Restart,
+        _ => Effect::NewStream,
     }
 }
 
@@ -71,9 +122,9 @@ mod tests {
 
     const BASE: &str = "source.url = \"a\"\n[[target]]\nname = \"t\"\nurl = \"b\"\n";
 
-    fn changes(new: &str) -> Vec<(String, bool)> {
+    fn changes(new: &str) -> Vec<(String, Effect)> {
         let changes = config(BASE).diff(&config(new));
-        changes.into_iter().map(|change| (change.key, change.reloadable)).collect()
+        changes.into_iter().map(|change| (change.key, change.effect)).collect()
     }
 
     #[test]
@@ -83,18 +134,32 @@ mod tests {
     }
 
     #[test]
-    fn a_log_level_can_be_reloaded_and_a_batch_size_cannot() {
-        let new =
-            format!("{BASE}[apply]\nbatch_bytes = \"1MiB\"\nretry_max_interval = \"1s\"\n[log]\nlevel = \"debug\"\n");
-        let expected = [("apply.batch_bytes", false), ("apply.retry_max_interval", false), ("log.level", true)]
-            .map(|(k, r)| (k.into(), r));
-        assert_eq!(changes(&new), expected);
+    fn each_key_counts_as_soon_as_it_can() {
+        let new = format!(
+            "{BASE}[apply]\nbatch_bytes = \"1MiB\"\n[http]\nlisten = \"\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n"
+        );
+        let expected = [
+            ("apply.batch_bytes", Effect::NewStream),
+            ("http.listen", Effect::Restart),
+            ("log.format", Effect::Restart),
+            ("log.level", Effect::AtOnce),
+        ];
+        assert_eq!(changes(&new), expected.map(|(key, effect)| (key.into(), effect)));
+        let (running, new) = (config(BASE), config(&new));
+        let taken = new.clone().taken_over_by(&running);
+        let left: Vec<String> = taken.diff(&new).into_iter().map(|change| change.key).collect();
+        assert_eq!(left, ["http.listen", "log.format"], "these wait for a restart");
+        let slot = config(&BASE.replace("source.url", "source.slot = \"other\"\nsource.url"));
+        assert_eq!(running.diff(&slot)[0].effect, Effect::Restart);
+        assert_eq!(slot.taken_over_by(&running), running);
     }
 
     #[test]
     fn hidden_values_and_targets_are_compared_too() {
-        assert_eq!(changes(&BASE.replace("\"b\"", "\"c\"")), [("target.t.url".to_owned(), false)]);
-        let more = format!("{BASE}[[target]]\nname = \"u\"\nurl = \"c\"\n");
-        assert_eq!(changes(&more), [("target.u.name".to_owned(), false), ("target.u.url".to_owned(), false)]);
+        assert_eq!(changes(&BASE.replace("\"b\"", "\"c\"")), [("target.t.url".to_owned(), Effect::NewStream)]);
+        let more = config(&format!("{BASE}[[target]]\nname = \"u\"\nurl = \"c\"\n"));
+        let [name, url] = &config(BASE).diff(&more)[..] else { panic!("two keys") };
+        assert_eq!((name.key.as_str(), &name.before, &name.after), ("target.u.name", &None, &Some("u".into())));
+        assert_eq!((url.key.as_str(), &url.after), ("target.u.url", &Some("[hidden]".into())));
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use diff::Difference;
+pub use diff::{Difference, Effect};
 pub use file::EXAMPLE;
 pub use problem::{ConfigError, Problem};
 pub use secret::{ConnectionString, Secret};

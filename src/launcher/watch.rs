@@ -17,6 +17,7 @@ use super::board::Board;
 use super::error::LaunchError;
 use super::gauges::Gauges;
 use super::setup::Setup;
+use crate::config::ConnectionString;
 use crate::error::{Judged, Verdict, chain};
 use crate::lsn::Lsn;
 use crate::postgres::Client;
@@ -37,6 +38,23 @@ const READ: u32 = 20;
 
 /// How long a source may take to answer a look.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The stream's lock, with the connection that has it.
+pub struct Held {
+    /// The session.
+    pub client: Client,
+    /// Its lock.
+    pub lock: StreamLock,
+    /// Where the session is.
+    source: ConnectionString,
+}
+
+impl Held {
+    /// Whether it is still held, and is what this configuration needs.
+    pub fn is_of(&self, setup: &Setup) -> bool {
+        !self.client.is_closed() && self.source == setup.config.source.url
+    }
+}
 
 /// What it watches over.
 pub struct Watch {
@@ -59,14 +77,14 @@ impl Watch {
     ///
     /// # Errors
     /// The stream is not ours any more, or its publication is gone.
-    pub async fn run(mut self, stop: &CancellationToken) -> Result<(), LaunchError> {
+    pub async fn run(mut self, stop: &CancellationToken) -> Result<Held, LaunchError> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let (mut count, mut failing) = (0_u32, false);
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Ok(()),
+                () = stop.cancelled() => return Ok(self.held()),
                 _ = ticks.tick() => {}
             }
             self.tick();
@@ -78,7 +96,7 @@ impl Watch {
                 let again = std::mem::replace(&mut failing, error.is_some());
                 match error.as_ref().map(|error| (error, error.verdict())) {
                     None => {}
-                    Some((_, Verdict::Halt { .. })) => return error.map_or(Ok(()), Err),
+                    Some((_, Verdict::Halt { .. })) => return error.map_or_else(|| Ok(self.held()), Err),
                     Some((error, Verdict::Retry)) if self.client.is_closed() => self.reconnect(error, stop).await?,
                     Some((error, Verdict::Retry)) if !again => warn!("cannot look at the source: {}", chain(error)),
                     Some(_) => {}
@@ -86,6 +104,10 @@ impl Watch {
             }
             count = count.wrapping_add(1);
         }
+    }
+
+    fn held(self) -> Held {
+        Held { client: self.client, lock: self.lock, source: self.setup.config.source.url.clone() }
     }
 
     fn tick(&self) {

@@ -46,6 +46,20 @@ impl Health {
         change(&mut self.snapshot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// These are the targets from now on, in this order: of others nothing is shown any more.
+    pub fn keep_targets(&self, names: &[String]) {
+        self.update(|status| {
+            let known = std::mem::take(&mut status.targets);
+            for name in names {
+                let target = known.iter().find(|target| target.name == *name).cloned();
+                status
+                    .targets
+                    .extend(target.or_else(|| Some(TargetStatus { name: name.clone(), ..Default::default() })));
+            }
+            status.tables.retain(|table| names.contains(&table.target));
+        });
+    }
+
     /// Changes one target's part; see [`Health::update`].
     pub fn target<T>(&self, name: &str, change: impl FnOnce(&mut TargetStatus) -> T) -> T {
         self.update(|status| change(status.target(name)))

@@ -4,11 +4,11 @@
 //! target or table and keeps them: counting is then one atomic operation. Nothing is global, so that several daemons
 //! can live in one process.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::state::{SlotState, SourceState, TableState, TargetState};
 
@@ -121,36 +121,42 @@ pub fn markdown() -> String {
 /// All the metrics of one daemon; clones share them.
 #[derive(Clone)]
 pub struct Metrics {
-    recorder: Arc<PrometheusRecorder>,
-    handle: PrometheusHandle,
+    stream: Arc<str>,
+    /// Replaced as a whole when targets go: single metrics cannot be taken out of it.
+    recorder: Arc<Mutex<Arc<PrometheusRecorder>>>,
 }
 
 impl Metrics {
     /// Of this stream, with nothing counted yet.
     pub fn new(stream: &str) -> Self {
-        let builder = PrometheusBuilder::new().add_global_label("stream", stream);
-        let builder = builder.set_buckets(&BUCKETS).expect("there are buckets");
-        let recorder = builder.build_recorder();
-        for Metric { name, kind, unit, meaning, .. } in METRICS {
-            match kind {
-                Kind::Counter => recorder.describe_counter((*name).into(), *unit, (*meaning).into()),
-                Kind::Gauge => recorder.describe_gauge((*name).into(), *unit, (*meaning).into()),
-                Kind::Histogram => recorder.describe_histogram((*name).into(), *unit, (*meaning).into()),
-            }
-        }
-        let metrics = Self { handle: recorder.handle(), recorder: Arc::new(recorder) };
-        metrics.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let metrics = Self { stream: stream.into(), recorder: Arc::new(Mutex::new(Arc::new(recorder(stream)))) };
+        metrics.tell_version();
         metrics
+    }
+
+    /// Nothing is counted any more by what handles there are, and what there was is not shown: a scraper takes it for a
+    /// new start.
+    pub fn begin_anew(&self) {
+        *self.recorder.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(recorder(&self.stream));
+        self.tell_version();
+    }
+
+    fn tell_version(&self) {
+        self.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")]).set(1.0);
+    }
+
+    fn recorder(&self) -> Arc<PrometheusRecorder> {
+        Arc::clone(&self.recorder.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// All of them in Prometheus' text format.
     pub fn render(&self) -> String {
-        self.handle.render()
+        self.recorder().handle().render()
     }
 
     /// Empties what histograms gathered; to be called every [`UPKEEP_INTERVAL`], or memory grows.
     pub fn upkeep(&self) {
-        self.handle.run_upkeep();
+        self.recorder().handle().run_upkeep();
     }
 
     /// The source's handles.
@@ -186,7 +192,7 @@ impl Metrics {
                 truncate: self.counter(&ROWS, &[name, "truncate"]),
             },
             commits: self.counter(&COMMITS, &[name]),
-            commit_seconds: self.recorder.register_histogram(&key(&COMMIT_SECONDS, &[name]), &METADATA),
+            commit_seconds: self.recorder().register_histogram(&key(&COMMIT_SECONDS, &[name]), &METADATA),
             conflicts: ConflictCounters {
                 insert_exists: self.counter(&CONFLICTS, &[name, "insert_exists"]),
                 update_exists: self.counter(&CONFLICTS, &[name, "update_exists"]),
@@ -218,12 +224,27 @@ impl Metrics {
     }
 
     fn counter(&self, metric: &Metric, labels: &[&str]) -> Counter {
-        self.recorder.register_counter(&key(metric, labels), &METADATA)
+        self.recorder().register_counter(&key(metric, labels), &METADATA)
     }
 
     fn gauge(&self, metric: &Metric, labels: &[&str]) -> Gauge {
-        self.recorder.register_gauge(&key(metric, labels), &METADATA)
+        self.recorder().register_gauge(&key(metric, labels), &METADATA)
     }
+}
+
+/// A recorder with nothing in it but what the metrics mean.
+fn recorder(stream: &str) -> PrometheusRecorder {
+    let builder = PrometheusBuilder::new().add_global_label("stream", stream);
+    let builder = builder.set_buckets(&BUCKETS).expect("there are buckets");
+    let recorder = builder.build_recorder();
+    for Metric { name, kind, unit, meaning, .. } in METRICS {
+        match kind {
+            Kind::Counter => recorder.describe_counter((*name).into(), *unit, (*meaning).into()),
+            Kind::Gauge => recorder.describe_gauge((*name).into(), *unit, (*meaning).into()),
+            Kind::Histogram => recorder.describe_histogram((*name).into(), *unit, (*meaning).into()),
+        }
+    }
+    recorder
 }
 
 /// A gauge that is not known yet.

@@ -68,6 +68,7 @@ mod ten_minutes;
 mod drift;
 
 /// Ordinary roles: no superuser anywhere, with and without the replica role; every missing right by its GRANT.
+mod reload;
 mod roles;
 
 /// Positions that do not fit together: slots, targets and sources that are not what they were; refused, by number.

@@ -95,8 +95,8 @@ const SIGNALS: &[Fact] = &[
     fact(
         Only(&["run"]),
         "SIGHUP",
-        "walferry run reads the configuration again: a new log.level holds at once, other changes are named in the log \
-         and need a restart.",
+        "walferry run reads the configuration again and takes it over; the log names what needs a restart \
+         (source.slot, http.listen, log.format). A file that is wrong changes nothing.",
     ),
     fact(
         Only(&["demo"]),

@@ -1,0 +1,118 @@
+//! The stream's life: from one stretch of being active to the next. What ends one is an error, which is met with a wait
+//! or ends the daemon; a changed configuration; or the order to stop.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::active::active;
+use super::board::Board;
+use super::error::LaunchError;
+use super::setup::{Setup, TargetSetup};
+use super::watch::Held;
+use crate::config::Config;
+use crate::error::{Judged, Verdict};
+use crate::telemetry::health::Health;
+use crate::telemetry::metrics::Metrics;
+
+/// Lives by the configuration that is wanted, as it changes, until told to stop.
+///
+/// # Errors
+/// What does not pass and concerns the whole stream.
+pub async fn live(
+    mut wants: watch::Receiver<Arc<Config>>,
+    health: Health,
+    metrics: Metrics,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let (mut was_active, mut held) = (false, None);
+    let mut setup = setup(&mut wants)?;
+    let mut backoff = delays(&setup);
+    loop {
+        let begun = Instant::now();
+        let names: Vec<String> = setup.targets.iter().map(|target| target.name.clone()).collect();
+        health.keep_targets(&names);
+        let board = Arc::new(Board::new(&names, health.clone(), metrics.clone()));
+        let ended = stretch(&setup, &board, &mut wants, stop, &mut was_active, &mut held).await;
+        if stop.is_cancelled() {
+            return Ok(ended?);
+        }
+        // What went well for long is not held against it.
+        if begun.elapsed() > setup.retry_max_interval() {
+            backoff = delays(&setup);
+        }
+        if let Err(error) = ended {
+            board.source_failed(&error);
+            let wait = match error.verdict() {
+                Verdict::Retry => backoff.next().unwrap_or(setup.retry_max_interval()),
+                Verdict::Halt { .. } if was_active && error.is_of_connection() => {
+                    setup.config.apply.halted_retry_interval
+                }
+                Verdict::Halt { .. } => return Err(error.into()),
+            };
+            if waited(wait, &mut wants, stop).await {
+                return Ok(());
+            }
+        }
+        let again = self::setup(&mut wants)?;
+        if again.config != setup.config {
+            let is_gone = |target: &TargetSetup| again.targets.iter().all(|other| other.name != target.name);
+            if setup.targets.iter().any(is_gone) {
+                metrics.begin_anew();
+            }
+            setup = again;
+            backoff = delays(&setup);
+        }
+    }
+}
+
+/// Waits, unless another configuration is wanted meanwhile. Tells whether it is time to stop.
+async fn waited(wait: Duration, wants: &mut watch::Receiver<Arc<Config>>, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(wait) => false,
+        Ok(()) = wants.changed() => false,
+    }
+}
+
+/// Whoever accepted the configuration has found that it can be used.
+fn setup(wants: &mut watch::Receiver<Arc<Config>>) -> Result<Arc<Setup>, LaunchError> {
+    let config = Config::clone(&wants.borrow_and_update());
+    Setup::new(config).map(Arc::new)
+}
+
+fn delays(setup: &Setup) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(200))
+        .with_max_delay(setup.retry_max_interval())
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
+/// One stretch of being active, which also ends in order when another configuration is wanted.
+async fn stretch(
+    setup: &Arc<Setup>,
+    board: &Arc<Board>,
+    wants: &mut watch::Receiver<Arc<Config>>,
+    stop: &CancellationToken,
+    was_active: &mut bool,
+    held: &mut Option<Held>,
+) -> Result<(), LaunchError> {
+    let ending = stop.child_token();
+    let active = active(setup, board, &ending, was_active, held);
+    tokio::pin!(active);
+    tokio::select! {
+        ended = &mut active => ended,
+        Ok(()) = wants.changed() => {
+            info!("the configuration has changed: what is queued is applied, then the stream begins anew");
+            ending.cancel();
+            active.await
+        }
+    }
+}
