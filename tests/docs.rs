@@ -39,15 +39,19 @@ fn every_code_of_the_check_is_given_by_a_judgement() {
     }
 }
 
+/// All of them, in their order, and no other.
 #[test]
-fn the_readme_lists_the_exit_codes_of_the_help() {
+fn the_readmes_table_of_exit_codes_is_that_of_the_help() {
     let readme = read_to_string("README.md").unwrap();
     let help = <walferry::cli::Cli as clap::CommandFactory>::command().render_long_help().to_string();
     let (_, codes) = help.split_once("Exit codes:\n").unwrap();
+    let mut table = String::from("\n\n| exit code | meaning |\n|---|---|\n");
     for line in codes.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let (code, meaning) = line.split_once("  ").unwrap();
-        assert!(readme.contains(&format!("| {code} | {meaning} |")), "the README lacks: {line}");
+        table += &format!("| {code} | {meaning} |\n");
     }
+    table.push('\n');
+    assert!(readme.contains(&table), "the README's table of exit codes, between blank lines, should be:{table}");
 }
 
 #[test]
@@ -70,4 +74,27 @@ fn every_heading_of_the_readme_stands_alone() {
         code ^= pair[0].starts_with("```");
         assert!(code || !pair[1].starts_with('#') || pair[0].is_empty(), "no blank line before: {}", pair[1]);
     }
+}
+
+/// GitHub's anchors: lower case, blanks as hyphens, and of other signs only hyphens and underscores.
+#[test]
+fn every_link_of_the_readme_into_the_repository_leads_somewhere() {
+    let readme = read_to_string("README.md").unwrap();
+    let prose: Vec<&str> = readme.split("```").step_by(2).collect();
+    let headings = prose.iter().flat_map(|part| part.lines()).filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let kept = |letter: &char| letter.is_alphanumeric() || "-_ ".contains(*letter);
+        heading.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+    };
+    let anchors: Vec<String> = headings.map(anchor).collect();
+    let mut inward = 0;
+    for link in prose.iter().flat_map(|part| part.split("](").skip(1)).filter_map(|rest| rest.split(')').next()) {
+        let found = match link.strip_prefix('#') {
+            Some(named) => anchors.iter().any(|anchor| anchor == named),
+            None => link.starts_with("https://") || std::path::Path::new(link).exists(),
+        };
+        assert!(found, "there is no {link}");
+        inward += usize::from(link.starts_with('#'));
+    }
+    assert!(inward >= 5, "{inward} links within the README");
 }

@@ -61,6 +61,9 @@ mod bulk;
 /// `walferry demo` as users start it: equal at the end, and nothing stays behind.
 mod demo;
 
+/// The README's way to the first stream, followed to the letter, and what it has run on source and target.
+mod ten_minutes;
+
 /// Schemas that drift apart while the stream runs: halted with the statement that helps, and on by itself after it.
 mod drift;
 

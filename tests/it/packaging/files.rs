@@ -26,7 +26,8 @@ fn expected(prefix: &str, zsh: &str) -> BTreeMap<String, u32> {
         share/walferry/prometheus/alerts.yaml
         share/walferry/sql/source/role.sql
         share/walferry/sql/target/000_schema.sql
-        share/walferry/sql/target/001_walferry.sql";
+        share/walferry/sql/target/001_walferry.sql
+        share/walferry/sql/target/role.sql";
     files.extend(others.split_whitespace().map(|file| (format!("{prefix}/{file}"), 0o644)));
     files.extend(page_names().iter().map(|name| (format!("{prefix}/share/man/man1/{name}.1.gz"), 0o644)));
     files
