@@ -81,7 +81,15 @@ pub enum Command {
     #[command(subcommand)]
     Slot(SlotCommand),
     /// Print the resolved configuration, secrets hidden
-    Config(Output),
+    Config(ConfigFlags),
+    /// Have the running daemon take over its changed configuration, as SIGHUP does
+    ///
+    /// Prints what became of each key. Needs http.token_file. A file that is wrong changes nothing.
+    Reload(Output),
+    /// Have the running daemon log by another level until its configuration is read again
+    ///
+    /// Needs http.token_file.
+    LogLevel(LogLevel),
     /// Replicate a live workload between throwaway local servers, kill the daemon, and compare row by row
     ///
     /// Needs PostgreSQL's server binaries on this machine and no configuration. Everything it starts and writes is in a
@@ -117,6 +125,24 @@ pub enum SlotCommand {
     /// meanwhile. A slot that walferry cannot have made (physical, of another plugin or database, temporary) is left
     /// alone.
     Reset(SlotChange),
+}
+
+/// Flags of `config`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct ConfigFlags {
+    /// Ask the running daemon what it would take over from its file, and what needs a restart
+    #[arg(long)]
+    pub diff: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The argument of `log-level`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct LogLevel {
+    /// error, warn, info, debug, trace, or directives such as info,walferry::apply=debug
+    pub level: String,
 }
 
 /// How a command prints.

@@ -57,7 +57,10 @@ fn answer(ended: Result<ExitCode, admin::CommandError>) -> anyhow::Result<ExitCo
 
 async fn carry_out(cli: &Cli, command: &Command, config: Config, log: LogControl) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Config(output) => print_config(&config, *output),
+        Command::Config(flags) if flags.diff => answer(admin::tell::diff(&config, flags.output).await),
+        Command::Config(flags) => print_config(&config, flags.output),
+        Command::Reload(output) => answer(admin::tell::reload(&config, *output).await),
+        Command::LogLevel(level) => answer(admin::tell::log_level(&config, &level.level).await),
         Command::Run => run(config, cli.config.clone(), log).await,
         Command::Check(check) => answer(admin::check::run(config, *check).await),
         Command::Status(output) => answer(admin::status::run(config, *output).await),

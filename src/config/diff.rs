@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Config, ConnectionString};
 
 /// Keys that need a restart: who listens is known to others, and the slot is the stream's name everywhere.
-const RESTART: [&str; 3] = ["http.listen", "log.format", "source.slot"];
+const RESTART: [&str; 4] = ["http.listen", "http.token_file", "log.format", "source.slot"];
 
 /// When a changed key counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// With the reload.
@@ -34,7 +34,7 @@ impl fmt::Display for Effect {
 }
 
 /// A key with different values.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
     /// The key as in the file; a target's keys are `target.NAME.KEY`.
     pub key: String,
@@ -71,7 +71,7 @@ impl Config {
     /// This configuration as far as a daemon that runs by `running` can take it over: keys that need a restart stay.
     #[must_use]
     pub fn taken_over_by(mut self, running: &Config) -> Config {
-        self.http.listen = running.http.listen;
+        self.http = running.http.clone();
         self.log.format = running.log.format;
         self.source.slot.clone_from(&running.source.slot);
         self

@@ -82,6 +82,7 @@ pub(super) struct Apply {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Http {
     pub listen: Text,
+    pub token_file: Text,
 }
 
 #[derive(Default, Deserialize)]

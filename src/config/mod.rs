@@ -186,6 +186,9 @@ pub struct Http {
     /// Where to listen; `None`: nowhere.
     #[serde(serialize_with = "render::address")]
     pub listen: Option<SocketAddr>,
+    /// The file that holds the token by which the daemon takes commands; `None`: it takes none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// `[log]`

@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytesize::ByteSize;
@@ -20,6 +20,9 @@ use super::interpolate::{Environment, interpolate};
 use super::problem::Problem;
 use super::render::{show_duration, show_size};
 use super::secret::ConnectionString;
+
+/// The least that a token must have, in bytes.
+const TOKEN: usize = 16;
 
 const VARIABLE_HELP: &str = "set it in walferry's environment, or write $$ for a plain $";
 
@@ -157,6 +160,21 @@ impl<'a> Reader<'a> {
             }
         }
         Some(patterns)
+    }
+
+    /// The file with the token for commands, which must be there and hold one.
+    pub fn token_file(&mut self, file: &Text) -> Option<PathBuf> {
+        let (key, file) = ("http.token_file", file.as_ref()?);
+        let found = self.fill(key, file)?;
+        let path = self.directory.join(&found.value);
+        let message = match std::fs::read_to_string(&path) {
+            Err(error) => format!("cannot read {}: {error}", path.display()),
+            Ok(text) if text.trim().len() < TOKEN => format!("{} holds no token", path.display()),
+            Ok(_) => return Some(path),
+        };
+        let help = format!("at least {TOKEN} characters that nobody can guess: openssl rand -hex 32 > FILE");
+        self.problem(key, Some(found.span), message, help);
+        None
     }
 
     /// The connection string of `section`, from exactly one of its keys `url` and `url_file`.

@@ -66,7 +66,8 @@ fn complete(
     targets: Vec<Target>,
 ) -> Option<Config> {
     let (copy, apply) = (copy(reader, written), apply(reader, written));
-    let (http, log) = (Http { listen: listen(reader, written) }, log(reader, written));
+    let http = Http { listen: listen(reader, written), token_file: reader.token_file(&written.http.token_file) };
+    let log = log(reader, written);
     Some(Config { source: source?, targets, copy: copy?, apply: apply?, http, log: log? })
 }
 

@@ -1,16 +1,18 @@
-//! What is asked of the daemon: SIGTERM and SIGINT stop, SIGHUP reloads.
+//! What is asked of the daemon: SIGTERM and SIGINT stop, SIGHUP reloads; and what comes over HTTP.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::setup::Setup;
 use crate::config::{Config, Difference, Effect};
 use crate::error::{Judged, Verdict, chain};
+use crate::telemetry::control::{Answer, Ask, Refusal, Request};
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::service_manager::ServiceManager;
 
@@ -27,11 +29,11 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens for signals from now on.
+    /// Listens for signals and requests from now on.
     ///
     /// # Errors
     /// When the system does not let us.
-    pub fn listen(mut self, stop: CancellationToken) -> std::io::Result<()> {
+    pub fn listen(mut self, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) -> std::io::Result<()> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
@@ -41,9 +43,12 @@ impl Control {
                     _ = terminate.recv() => break info!("SIGTERM: finishing what is queued"),
                     _ = interrupt.recv() => break info!("SIGINT: finishing what is queued"),
                     _ = hangup.recv() => {
-                        self.manager.reloading();
-                        self.reload();
-                        self.manager.reloaded();
+                        // What came of it is in the log.
+                        let _: Answer = self.reload();
+                    }
+                    Some(Request { ask, answer }) = requests.recv() => {
+                        // Who has asked may be gone.
+                        let _: Result<(), Answer> = answer.send(self.carry_out(ask));
                     }
                 }
             }
@@ -52,21 +57,46 @@ impl Control {
         Ok(())
     }
 
-    /// Reads the file again, and takes over what can be changed while running; says what cannot. A broken file changes
-    /// nothing.
-    fn reload(&mut self) {
-        match self.look() {
-            Err(why) => error!("reload: nothing is changed: {why}"),
-            Ok((_, differences)) if differences.is_empty() => info!("reload: the configuration has not changed"),
-            Ok((new, differences)) => self.take_over(new, &differences),
+    fn carry_out(&mut self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Preview => self.look().map(|(_, differences)| json!({ "changes": differences })),
+            Ask::Reload => self.reload(),
+            Ask::LogLevel(level) => {
+                self.log.set_level(&level).map_err(|error| refusal(&error))?;
+                info!(level, "logging by another level, until the configuration says otherwise");
+                self.wanted.send_if_modified(|running| {
+                    let mut changed = Config::clone(running);
+                    changed.log.level.clone_from(&level);
+                    *running = Arc::new(changed);
+                    false
+                });
+                Ok(json!({ "level": level }))
+            }
         }
     }
 
+    /// Reads the file again, and takes over what can be changed while running; says what cannot. A broken file changes
+    /// nothing.
+    fn reload(&mut self) -> Answer {
+        self.manager.reloading();
+        let looked = self.look();
+        match &looked {
+            Err(Refusal { error, hint }) => {
+                let hint = hint.as_deref().map(|hint| format!(". {hint}")).unwrap_or_default();
+                error!("reload: nothing is changed: {error}{hint}");
+            }
+            Ok((_, differences)) if differences.is_empty() => info!("reload: the configuration has not changed"),
+            Ok((new, differences)) => self.take_over(new.clone(), differences),
+        }
+        self.manager.reloaded();
+        looked.map(|(_, differences)| json!({ "changes": differences }))
+    }
+
     /// The configuration as the file has it now, and what differs from the one in force.
-    fn look(&self) -> Result<(Config, Vec<Difference>), String> {
-        let new = Config::load(self.file.as_deref()).map_err(|error| told(&error))?;
+    fn look(&self) -> Result<(Config, Vec<Difference>), Refusal> {
+        let new = Config::load(self.file.as_deref()).map_err(|error| refusal(&error))?;
         // Connection strings and patterns are read here, not when the stream has been stopped for them.
-        Setup::new(new.clone()).map_err(|error| told(&error))?;
+        Setup::new(new.clone()).map_err(|error| refusal(&error))?;
         let differences = self.wanted.borrow().diff(&new);
         Ok((new, differences))
     }
@@ -95,9 +125,10 @@ impl Control {
 }
 
 /// What is wrong, and what helps.
-fn told(error: &dyn Judged) -> String {
-    match error.verdict() {
-        Verdict::Retry => chain(error),
-        Verdict::Halt { hint } => format!("{}. {hint}", chain(error)),
-    }
+fn refusal(error: &dyn Judged) -> Refusal {
+    let hint = match error.verdict() {
+        Verdict::Retry => None,
+        Verdict::Halt { hint } => Some(hint),
+    };
+    Refusal { error: chain(error), hint }
 }

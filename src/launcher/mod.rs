@@ -67,8 +67,9 @@ use tokio_util::sync::CancellationToken;
 use self::control::Control;
 use self::error::LaunchError;
 use crate::config::Config;
+use crate::telemetry::control::Commands;
 use crate::telemetry::health::Health;
-use crate::telemetry::http::Server;
+use crate::telemetry::http::{Access, Daemon, Server};
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::service_manager::ServiceManager;
@@ -80,7 +81,10 @@ use crate::telemetry::service_manager::ServiceManager;
 pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyhow::Result<()> {
     let health = Health::new(&config.source.slot, config.targets.iter().map(|target| target.name.as_str()));
     let metrics = Metrics::new(&config.source.slot);
-    let bound = Server::bind(config.http.listen, metrics.clone(), health.clone()).await;
+    let (commands, requests) = Commands::new();
+    let access = Access::new(config.http.token_file.clone());
+    let daemon = Daemon { metrics: metrics.clone(), health: health.clone(), commands, access };
+    let bound = Server::bind(config.http.listen, daemon).await;
     let server = bound.map_err(LaunchError::from)?;
     let closing = CancellationToken::new();
     let server = tokio::spawn({
@@ -90,7 +94,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyh
     let stop = CancellationToken::new();
     let manager = ServiceManager::default();
     let (wanted, wants) = tokio::sync::watch::channel(Arc::new(config));
-    Control { wanted, file, log, manager: manager.clone() }.listen(stop.clone())?;
+    Control { wanted, file, log, manager: manager.clone() }.listen(requests, stop.clone())?;
     let told = tokio::spawn(manager.keep_told(health.clone(), stop.clone()));
     let result = health.clone().beating("the daemon", life::live(wants, health, metrics, &stop)).await;
     told.abort();

@@ -4,10 +4,12 @@
 //! stages ──▶ metrics (handles, cached) ──┐
 //! stages ──▶ health (one snapshot) ──┬───┴─▶ http: /metrics /livez /readyz, the status page and /api/v1
 //!                                    └─────▶ service_manager: ready, status, watchdog
+//! http: /api/v1 ──▶ control ──▶ the launcher, which carries it out
 //! stages ──▶ tracing ──▶ logging ──▶ standard error
 //! ```
 //! Nothing here may carry row values or secrets: labels are names of targets and tables, errors are the stages' own.
 
+pub mod control;
 pub mod health;
 pub mod http;
 pub mod lag_history;

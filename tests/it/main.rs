@@ -40,6 +40,8 @@ mod publications;
 /// kill -9 of daemon, source and target at random and at counted moments: nothing is lost, nothing applied twice.
 mod crashes;
 
+/// A running daemon that is told what to do, by who has its token.
+mod commanded;
 /// The commands beside the daemon: status, check and slot, with and without a daemon.
 mod commands;
 

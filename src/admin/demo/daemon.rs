@@ -14,6 +14,7 @@ use crate::admin::daemon::{AskError, ask};
 use crate::admin::throwaway::server::{Server, free_port, tail};
 use crate::admin::throwaway::site::{Site, without_pg_variables};
 use crate::admin::throwaway::watcher::{End, signal};
+use crate::config::Http;
 use crate::telemetry::status::StatusSnapshot;
 
 /// How long the daemon may take to stop when asked to; more than its own `apply.drain_timeout`.
@@ -98,7 +99,7 @@ impl Daemon {
     /// # Errors
     /// It does not answer (yet).
     pub async fn ask(&self) -> Result<StatusSnapshot, AskError> {
-        ask(self.listen).await
+        ask(&Http { listen: Some(self.listen), token_file: None }).await
     }
 
     /// SIGTERM, as a service manager would send it.

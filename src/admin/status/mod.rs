@@ -60,16 +60,13 @@ pub async fn run(config: Config, output: Output) -> Result<ExitCode, CommandErro
 }
 
 async fn find_out(config: Config) -> Result<Report, CommandError> {
-    let why = match config.http.listen {
-        None => "http.listen is \"\", so the daemon cannot be asked".to_owned(),
-        Some(listen) => match ask(listen).await {
-            Ok(status) if status.stream == config.source.slot => {
-                let (problems, halted) = (status.not_ready(), status.is_halted());
-                return Ok(Report { daemon: Some(status), servers: None, problems, halted });
-            }
-            Ok(status) => format!("the daemon at {listen} is that of another stream, \"{}\"", status.stream),
-            Err(error) => chain(&error),
-        },
+    let why = match ask(&config.http).await {
+        Ok(status) if status.stream == config.source.slot => {
+            let (problems, halted) = (status.not_ready(), status.is_halted());
+            return Ok(Report { daemon: Some(status), servers: None, problems, halted });
+        }
+        Ok(status) => format!("the daemon that answers is that of another stream, \"{}\"", status.stream),
+        Err(error) => chain(&error),
     };
     let setup = sessions::setup(config)?;
     let report = servers::ask(&setup, why).await;

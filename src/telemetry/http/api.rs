@@ -1,4 +1,4 @@
-//! The API, version 1: the status, the lag of the last minutes, and the JSON schemas of both.
+//! The API, version 1: the status and the lag of the last minutes, with their JSON schemas; and commands.
 //!
 //! Within a version, fields are added and never taken away or changed; whoever reads ignores what it does not know.
 
@@ -6,24 +6,49 @@ use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use schemars::{JsonSchema, schema_for};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Shared;
-use crate::telemetry::health::Health;
+use super::Daemon;
+use crate::telemetry::control::{Answer, Ask};
 use crate::telemetry::lag_history::LagReport;
-use crate::telemetry::metrics::Metrics;
 use crate::telemetry::status::StatusSnapshot;
 
-pub(super) fn routes() -> Router<(Metrics, Health)> {
+pub(super) fn reading() -> Router<Daemon> {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/status/schema", get(async || Json(schema_for!(StatusReport))))
         .route("/api/v1/lag", get(lag))
         .route("/api/v1/lag/schema", get(async || Json(schema_for!(LagReport))))
+        .route("/api/v1/reload/preview", get(async |State(daemon): State<Daemon>| give(&daemon, Ask::Preview).await))
+}
+
+pub(super) fn changing() -> Router<Daemon> {
+    Router::new()
+        .route("/api/v1/reload", post(async |State(daemon): State<Daemon>| give(&daemon, Ask::Reload).await))
+        .route("/api/v1/log-level", put(log_level))
+}
+
+/// What `PUT /api/v1/log-level` takes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogLevel {
+    level: String,
+}
+
+async fn log_level(State(daemon): State<Daemon>, Json(LogLevel { level }): Json<LogLevel>) -> Response {
+    give(&daemon, Ask::LogLevel(level)).await
+}
+
+async fn give(daemon: &Daemon, ask: Ask) -> Response {
+    let answer: Answer = daemon.commands.give(ask).await;
+    match answer {
+        Ok(value) => Json(value).into_response(),
+        Err(refusal) => (StatusCode::UNPROCESSABLE_ENTITY, Json(refusal)).into_response(),
+    }
 }
 
 /// How the stream is.
@@ -43,8 +68,8 @@ struct StatusReport {
     status: StatusSnapshot,
 }
 
-async fn status(State((_, health)): Shared) -> impl IntoResponse {
-    let status = health.snapshot();
+async fn status(State(daemon): State<Daemon>) -> impl IntoResponse {
+    let status = daemon.health.snapshot();
     let report = StatusReport {
         at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
         ready: status.not_ready().is_empty(),
@@ -59,6 +84,6 @@ async fn status(State((_, health)): Shared) -> impl IntoResponse {
     }
 }
 
-async fn lag(State((_, health)): Shared) -> Json<LagReport> {
-    Json(health.lags())
+async fn lag(State(daemon): State<Daemon>) -> Json<LagReport> {
+    Json(daemon.health.lags())
 }

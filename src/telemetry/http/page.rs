@@ -5,14 +5,13 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use axum::routing::get;
 
-use crate::telemetry::health::Health;
-use crate::telemetry::metrics::Metrics;
+use super::Daemon;
 
 /// Nothing from elsewhere, nothing inline, in nobody's frame. The chart's colours and sizes are attributes, not styles.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-pub(super) fn routes() -> Router<(Metrics, Health)> {
+pub(super) fn routes() -> Router<Daemon> {
     let file = |kind, text| get(async move || file(kind, text));
     Router::new()
         .route("/", file("text/html; charset=utf-8", include_str!("page/index.html")))
