@@ -39,9 +39,6 @@ pub async fn live(
         health.keep_targets(&names);
         let board = Arc::new(Board::new(&names, health.clone(), metrics.clone()));
         let ended = stretch(&setup, &board, &mut wants, stop, &mut was_active, &mut held).await;
-        if stop.is_cancelled() {
-            return Ok(ended?);
-        }
         // What went well for long is not held against it.
         if begun.elapsed() > setup.retry_max_interval() {
             backoff = delays(&setup);
@@ -55,9 +52,10 @@ pub async fn live(
                 }
                 Verdict::Halt { .. } => return Err(error.into()),
             };
-            if waited(wait, &mut wants, stop).await {
-                return Ok(());
-            }
+            wait_for(wait, &mut wants, stop).await;
+        }
+        if stop.is_cancelled() {
+            return Ok(());
         }
         let again = self::setup(&mut wants)?;
         if again.config != setup.config {
@@ -71,12 +69,12 @@ pub async fn live(
     }
 }
 
-/// Waits, unless another configuration is wanted meanwhile. Tells whether it is time to stop.
-async fn waited(wait: Duration, wants: &mut watch::Receiver<Arc<Config>>, stop: &CancellationToken) -> bool {
+/// Waits, unless it is time to stop, or another configuration is wanted meanwhile.
+async fn wait_for(wait: Duration, wants: &mut watch::Receiver<Arc<Config>>, stop: &CancellationToken) {
     tokio::select! {
-        () = stop.cancelled() => true,
-        () = tokio::time::sleep(wait) => false,
-        Ok(()) = wants.changed() => false,
+        () = stop.cancelled() => {}
+        () = tokio::time::sleep(wait) => {}
+        Ok(()) = wants.changed() => {}
     }
 }
 
