@@ -84,8 +84,9 @@ async fn status_updates_flow_while_nobody_reads() {
     let catalogue = client(&db.url).await;
     let heard = async || {
         let sql = Sql::new(
-            "SELECT pid, reply_time > backend_start + interval '12 seconds' AS later, \
-             pg_wal_lsn_diff(pg_current_wal_lsn(), sent_lsn) > 10000000 AS blocked FROM pg_stat_replication",
+            "SELECT pid, coalesce(reply_time > backend_start + interval '12 seconds', false) AS later, \
+             coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), sent_lsn) > 10000000, false) AS blocked \
+             FROM pg_stat_replication",
         );
         let row = catalogue.query_one(&sql, &[]).await.expect("the server gave the stream up");
         (row.get::<_, bool>(1) && row.get::<_, bool>(2)).then_some(())
