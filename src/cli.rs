@@ -86,6 +86,9 @@ pub enum Command {
     ///
     /// Prints what became of each key. Needs http.token_file. A file that is wrong changes nothing.
     Reload(Output),
+    /// Have the running daemon leave a target alone, or go on with it
+    #[command(subcommand)]
+    Target(TargetCommand),
     /// Have the running daemon log by another level until its configuration is read again
     ///
     /// Needs http.token_file.
@@ -125,6 +128,31 @@ pub enum SlotCommand {
     /// meanwhile. A slot that walferry cannot have made (physical, of another plugin or database, temporary) is left
     /// alone.
     Reset(SlotChange),
+}
+
+/// The subcommands of `target`.
+#[derive(Debug, Subcommand)]
+pub enum TargetCommand {
+    /// Apply nothing more to a target, and leave it alone, until told to go on
+    ///
+    /// What was received for it already is applied first, where that takes no longer than apply.drain_timeout. The
+    /// target remembers: a restart, or another daemon, leaves it alone as well. The source keeps its WAL meanwhile.
+    /// Needs http.token_file.
+    Pause(OneTarget),
+    /// Go on with a paused target from where it is, or try one that has failed at once
+    ///
+    /// Needs http.token_file.
+    Resume(OneTarget),
+}
+
+/// What `target pause` and `target resume` are about.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct OneTarget {
+    /// The target's name in the configuration
+    pub name: String,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// Flags of `config`.
@@ -242,6 +270,11 @@ mod tests {
         assert!(reset.yes && reset.force && reset.output.json);
         let Command::Slot(SlotCommand::Drop(drop)) = parse("walferry slot drop").command else { panic!("not a drop") };
         assert!(!drop.yes && !drop.force);
+        let Command::Target(TargetCommand::Pause(pause)) = parse("walferry target pause staging").command else {
+            panic!("not a pause")
+        };
+        assert_eq!(pause.name, "staging");
+        assert!(matches!(parse("walferry target resume x").command, Command::Target(TargetCommand::Resume(_))));
         let Command::Demo(demo) = parse("walferry demo --keep --duration 5 --rate 10").command else {
             panic!("no demo")
         };

@@ -17,6 +17,7 @@ CREATE TABLE walferry.progress (
     publication       text,                 -- on the source, through which the stream is followed
     commit_lsn        pg_lsn,               -- start of the commit record of the last source transaction applied, and
     commit_time       timestamptz,          -- its time, by the source's clock: by both it is recognised in the WAL
+    paused_at         timestamptz,          -- set: an operator has paused the target, and nothing is applied to it
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
 

@@ -73,6 +73,8 @@ pub struct Stored {
     pub end_lsn: Option<EndLsn>,
     /// The last commit applied, at or before `end_lsn`; `None` before there is one.
     pub last: Option<LastCommit>,
+    /// Since when an operator has it paused, by its own clock, as `2026-01-31T12:00:00Z`; `None`: it is not paused.
+    pub paused_at: Option<String>,
 }
 
 /// What is durable once the target has answered the COMMIT that stored this position, in a session that waits for the
@@ -103,6 +105,9 @@ pub enum ProgressError {
     /// Somebody else has positioned the stream meanwhile.
     #[error("stream \"{0}\" was given a position by somebody else")]
     Taken(String),
+    /// Nothing was ever done for the stream there.
+    #[error("stream \"{0}\" is not known there yet")]
+    Unknown(String),
 }
 
 impl crate::error::Judged for ProgressError {
@@ -114,7 +119,7 @@ impl crate::error::Judged for ProgressError {
                 Verdict::halt(format!("On the target run: CREATE SCHEMA walferry AUTHORIZATION {};", Sql::ident(role)))
             }
             Self::TooNew { .. } => Verdict::halt("Run the walferry version that made it, or a later one."),
-            Self::Taken(_) => Verdict::Retry,
+            Self::Taken(_) | Self::Unknown(_) => Verdict::Retry,
         }
     }
 }
@@ -173,7 +178,8 @@ async fn version(client: &Client) -> Result<i32, PgError> {
 /// on).
 const COLUMNS: Sql = Sql::new(
     "system_identifier, timeline, database, slot, end_lsn::text, publication, commit_lsn::text,
-     (extract(epoch FROM commit_time) * 1000000)::bigint - 946684800000000",
+     (extract(epoch FROM commit_time) * 1000000)::bigint - 946684800000000,
+     to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
 );
 
 /// The stream's row; `None` when the target does not know the stream (or walferry). It may be of a commit that a crash
@@ -225,6 +231,7 @@ fn stored(row: Row) -> Stored {
         last: lsn(row.get(6))
             .zip(row.get::<_, Option<i64>>(7))
             .map(|(lsn, time)| LastCommit { commit_lsn: CommitLsn::new(lsn), time: PgTime(time) }),
+        paused_at: row.get(8),
     }
 }
 
@@ -275,6 +282,30 @@ pub async fn follow_through(client: &Client, stream: &str, publication: &str) ->
          WHERE stream = $1 AND publication IS DISTINCT FROM $2",
     );
     client.execute(&update, &[&stream, &publication]).await.map(drop)
+}
+
+/// Has the target remember that it is paused, and gives since when, as [`Stored::paused_at`].
+///
+/// # Errors
+/// [`ProgressError::Unknown`] when the target does not know the stream yet.
+pub async fn pause(client: &Client, stream: &str) -> Result<String, ProgressError> {
+    let unknown = || ProgressError::Unknown(stream.to_owned());
+    let known = read(client, stream).await?.is_some();
+    let update = Sql::new(
+        "UPDATE walferry.progress SET paused_at = coalesce(paused_at, now()) WHERE stream = $1
+         RETURNING to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+    );
+    let row = if known { client.query_opt(&update, &[&stream]).await? } else { None };
+    row.map(|row| row.get(0)).ok_or_else(unknown)
+}
+
+/// Has the target forget that it was paused.
+///
+/// # Errors
+/// As [`Client::execute`].
+pub async fn resume(client: &Client, stream: &str) -> Result<(), PgError> {
+    let update = Sql::new("UPDATE walferry.progress SET paused_at = NULL WHERE stream = $1 AND paused_at IS NOT NULL");
+    client.execute(&update, &[&stream]).await.map(drop)
 }
 
 /// Forgets position and table states of a stream on a target, so that everything is copied again.

@@ -14,6 +14,7 @@ use super::dispatch::{self, Dispatcher};
 use super::error::LaunchError;
 use super::format::Format;
 use super::gauges::Gauges;
+use super::life::Left;
 use super::pipeline::{Pipeline, PipelineOptions};
 use super::place::Places;
 use super::setup::Setup;
@@ -21,6 +22,7 @@ use super::startup;
 use super::target::{Shared, TargetTask};
 use super::thread::Thread;
 use super::watch::{Held, Watch};
+use super::wish::Wishes;
 use crate::postgres::Client;
 use crate::source::heartbeat;
 use crate::source::lock::StreamLock;
@@ -39,25 +41,22 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 /// From standby to the end of this daemon's being the active one.
 ///
-/// `held` is the lock as the last stretch left it, and is left to the next: unless this one fails.
-///
 /// # Errors
 /// What ended it, other than `stop`.
 pub(super) async fn active(
     setup: &Arc<Setup>,
     board: &Arc<Board>,
     stop: &CancellationToken,
-    was_active: &mut bool,
-    held: &mut Option<Held>,
+    left: &mut Left,
 ) -> Result<(), LaunchError> {
     board.source_state(SourceState::Connecting);
-    let kept = held.take().filter(|held| held.is_of(setup));
+    let kept = left.held.take().filter(|held| held.is_of(setup));
     let prepared = async {
         let (client, lock) = match kept {
             Some(Held { client, lock, .. }) => (client, lock),
             None => {
                 let client = Client::connect(&setup.source, &setup.application_name()).await?;
-                let lock = acquire(setup, board, &client).await?;
+                let lock = acquire(setup, board, &client, &left.wishes).await?;
                 (client, lock)
             }
         };
@@ -69,7 +68,7 @@ pub(super) async fn active(
         () = stop.cancelled() => return Ok(()),
         prepared = prepared => prepared?,
     };
-    *was_active = true;
+    left.was_active = true;
     let gauges = Gauges::new(setup.targets.len());
     let (commands, received) = mpsc::unbounded_channel();
     let publication = tokio::sync::watch::Sender::new(Arc::new(prepared.publication));
@@ -83,6 +82,7 @@ pub(super) async fn active(
         publication: publication.clone(),
         gauges: gauges.clone(),
         places: Places::default(),
+        wishes: left.wishes.clone(),
         stop: ending.clone(),
     });
     // All are made before the first one runs, and looks at what is published: the snapshot is older than that.
@@ -93,12 +93,12 @@ pub(super) async fn active(
     let format = Format::new(setup.config.source.values, client.server_version(), publication.subscribe());
     let watch = Watch { setup: Arc::clone(setup), board: Arc::clone(board), gauges, client, lock, publication };
     let path = pipeline(setup, board, prepared.facts, format, received, &ending);
-    *held = together(setup, board, path, watch, targets, &ending).await?;
+    left.held = together(setup, board, path, watch, targets, &ending).await?;
     Ok(())
 }
 
 /// Waits until no other daemon is the active one.
-async fn acquire(setup: &Setup, board: &Board, client: &Client) -> Result<StreamLock, LaunchError> {
+async fn acquire(setup: &Setup, board: &Board, client: &Client, wishes: &Wishes) -> Result<StreamLock, LaunchError> {
     let mut waiting = false;
     loop {
         if let Some(lock) = StreamLock::try_acquire(client, &setup.stream).await? {
@@ -111,6 +111,7 @@ async fn acquire(setup: &Setup, board: &Board, client: &Client) -> Result<Stream
             waiting = true;
             info!(stream = setup.stream, "another walferry is active; waiting as standby");
             board.source_state(SourceState::Standby);
+            wishes.forget();
         }
         tokio::time::sleep(STANDBY_INTERVAL).await;
     }

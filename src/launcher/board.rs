@@ -247,6 +247,24 @@ impl Board {
     pub fn target_state(&self, id: TargetId, state: TargetState) {
         self.targets[id.0].metrics.set_state(state);
         self.health.target(self.name(id), |target| target.state = state);
+        self.rests();
+    }
+
+    /// Since when a target is paused; `None`: it is not, or does not know it yet.
+    pub fn paused_at(&self, id: TargetId, since: Option<String>) {
+        self.health.target(self.name(id), |target| target.paused_at = since);
+    }
+
+    /// Nothing is read from the source, nor will be, while every target is paused.
+    pub fn rests(&self) {
+        let reading = lock(&self.sessions).running;
+        let (source, paused) = self.health.update(|status| (status.source.state, status.all_paused()));
+        match source {
+            SourceState::Paused if !paused => self.source_state(SourceState::Connecting),
+            SourceState::Standby | SourceState::Draining | SourceState::Halted | SourceState::Paused => {}
+            _ if paused && !reading => self.source_state(SourceState::Paused),
+            _ => {}
+        }
     }
 
     /// A target does not get on.

@@ -10,9 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::setup::Setup;
+use super::wish::{Wish, Wishes};
 use crate::config::{Config, Difference, Effect};
 use crate::error::{Judged, Verdict, chain};
 use crate::telemetry::control::{Answer, Ask, Refusal, Request};
+use crate::telemetry::health::Health;
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::service_manager::ServiceManager;
 
@@ -20,6 +22,10 @@ use crate::telemetry::service_manager::ServiceManager;
 pub struct Control {
     /// What the daemon lives by: sent when it has to begin the stream anew.
     pub wanted: watch::Sender<Arc<Config>>,
+    /// What is wanted of the targets.
+    pub wishes: Wishes,
+    /// How the daemon is.
+    pub health: Health,
     /// The configuration file; `None`: where it is looked for.
     pub file: Option<PathBuf>,
     /// The log.
@@ -61,6 +67,8 @@ impl Control {
         match ask {
             Ask::Preview => self.look().map(|(_, differences)| json!({ "changes": differences })),
             Ask::Reload => self.reload(),
+            Ask::Pause(target) => self.wish(&target, Wish::Pause),
+            Ask::Resume(target) => self.wish(&target, Wish::Resume),
             Ask::LogLevel(level) => {
                 self.log.set_level(&level).map_err(|error| refusal(&error))?;
                 info!(level, "logging by another level, until the configuration says otherwise");
@@ -73,6 +81,26 @@ impl Control {
                 Ok(json!({ "level": level }))
             }
         }
+    }
+
+    /// Has the target's task do this; how far it is, the status tells.
+    fn wish(&self, target: &str, wish: Wish) -> Answer {
+        let running = self.wanted.borrow();
+        let names: Vec<&str> = running.targets.iter().map(|target| target.name.as_str()).collect();
+        if !names.contains(&target) {
+            let error = format!("there is no target \"{target}\"");
+            return Err(Refusal { error, hint: Some(format!("The targets are {}.", names.join(", "))) });
+        }
+        if self.health.snapshot().stands_by() {
+            let hint = "Tell the active daemon: its name on the source is walferry/ and the slot's.".to_owned();
+            return Err(Refusal { error: "this daemon stands by, and feeds no target".to_owned(), hint: Some(hint) });
+        }
+        match wish {
+            Wish::Pause => info!(target, "is to pause"),
+            Wish::Resume => info!(target, "is to go on"),
+        }
+        self.wishes.want(target, wish);
+        Ok(json!({ "target": target }))
     }
 
     /// Reads the file again, and takes over what can be changed while running; says what cannot. A broken file changes

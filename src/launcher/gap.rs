@@ -187,6 +187,7 @@ mod tests {
             publication: None,
             end_lsn: None,
             last: None,
+            paused_at: None,
         }
     }
 

@@ -15,10 +15,22 @@ use super::board::Board;
 use super::error::LaunchError;
 use super::setup::{Setup, TargetSetup};
 use super::watch::Held;
+use super::wish::Wishes;
 use crate::config::Config;
 use crate::error::{Judged, Verdict};
 use crate::telemetry::health::Health;
 use crate::telemetry::metrics::Metrics;
+
+/// What one stretch of being active leaves to the next.
+#[derive(Default)]
+pub(super) struct Left {
+    /// Whether this daemon has been the active one.
+    pub was_active: bool,
+    /// The stream's lock, unless the stretch has failed.
+    pub held: Option<Held>,
+    /// What operators want of the targets and is not written there yet.
+    pub wishes: Wishes,
+}
 
 /// Lives by the configuration that is wanted, as it changes, until told to stop.
 ///
@@ -26,19 +38,21 @@ use crate::telemetry::metrics::Metrics;
 /// What does not pass and concerns the whole stream.
 pub async fn live(
     mut wants: watch::Receiver<Arc<Config>>,
+    wishes: Wishes,
     health: Health,
     metrics: Metrics,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let (mut was_active, mut held) = (false, None);
+    let mut left = Left { wishes, ..Left::default() };
     let mut setup = setup(&mut wants)?;
     let mut backoff = delays(&setup);
     loop {
         let begun = Instant::now();
         let names: Vec<String> = setup.targets.iter().map(|target| target.name.clone()).collect();
         health.keep_targets(&names);
+        left.wishes.keep(&names);
         let board = Arc::new(Board::new(&names, health.clone(), metrics.clone()));
-        let ended = stretch(&setup, &board, &mut wants, stop, &mut was_active, &mut held).await;
+        let ended = stretch(&setup, &board, &mut wants, stop, &mut left).await;
         // What went well for long is not held against it.
         if begun.elapsed() > setup.retry_max_interval() {
             backoff = delays(&setup);
@@ -47,7 +61,7 @@ pub async fn live(
             board.source_failed(&error);
             let wait = match error.verdict() {
                 Verdict::Retry => backoff.next().unwrap_or(setup.retry_max_interval()),
-                Verdict::Halt { .. } if was_active && error.is_of_connection() => {
+                Verdict::Halt { .. } if left.was_active && error.is_of_connection() => {
                     setup.config.apply.halted_retry_interval
                 }
                 Verdict::Halt { .. } => return Err(error.into()),
@@ -99,11 +113,10 @@ async fn stretch(
     board: &Arc<Board>,
     wants: &mut watch::Receiver<Arc<Config>>,
     stop: &CancellationToken,
-    was_active: &mut bool,
-    held: &mut Option<Held>,
+    left: &mut Left,
 ) -> Result<(), LaunchError> {
     let ending = stop.child_token();
-    let active = active(setup, board, &ending, was_active, held);
+    let active = active(setup, board, &ending, left);
     tokio::pin!(active);
     tokio::select! {
         ended = &mut active => ended,

@@ -16,9 +16,11 @@
 //! | `thread.rs` | the thread on which the path runs |
 //! | `target.rs` | one target: fed, and attached again whenever it comes back |
 //! | `target/attach.rs` | checked, copied, ready to be fed |
+//! | `target/pause.rs` | left alone until told to go on |
 //! | `board.rs` | what all report: feedback, metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
+//! | `wish.rs` | which targets are to pause, or to go on |
 //!
 //! # One daemon is the active one
 //! Three things see to it, each on its own: an advisory lock on the source, so that a second daemon waits before it
@@ -58,6 +60,7 @@ mod startup;
 mod target;
 mod thread;
 mod watch;
+mod wish;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,6 +69,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::control::Control;
 use self::error::LaunchError;
+use self::wish::Wishes;
 use crate::config::Config;
 use crate::telemetry::control::Commands;
 use crate::telemetry::health::Health;
@@ -94,9 +98,12 @@ pub async fn run(config: Config, file: Option<PathBuf>, log: LogControl) -> anyh
     let stop = CancellationToken::new();
     let manager = ServiceManager::default();
     let (wanted, wants) = tokio::sync::watch::channel(Arc::new(config));
-    Control { wanted, file, log, manager: manager.clone() }.listen(requests, stop.clone())?;
+    let wishes = Wishes::default();
+    let control =
+        Control { wanted, wishes: wishes.clone(), health: health.clone(), file, log, manager: manager.clone() };
+    control.listen(requests, stop.clone())?;
     let told = tokio::spawn(manager.keep_told(health.clone(), stop.clone()));
-    let result = health.clone().beating("the daemon", life::live(wants, health, metrics, &stop)).await;
+    let result = health.clone().beating("the daemon", life::live(wants, wishes, health, metrics, &stop)).await;
     told.abort();
     closing.cancel();
     server.await??;

@@ -168,6 +168,7 @@ impl Pipeline {
             if let Some(start) = self.dispatcher.start() {
                 return Some(start);
             }
+            self.board.rests();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,

@@ -4,6 +4,7 @@
 //! copy what is not copied, then be fed from the stored progress on.
 
 mod attach;
+mod pause;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::gauges::Gauges;
 use super::place::Places;
 use super::setup::{Setup, TargetSetup};
 use super::startup::Facts;
+use super::wish::{Wanted, Wish, Wishes};
 use crate::apply::error::ApplyError;
 use crate::apply::exact::AppliedTo;
 use crate::apply::progress::LastCommit;
@@ -53,6 +55,8 @@ pub struct Shared {
     pub gauges: Gauges,
     /// Where the targets are.
     pub places: Places,
+    /// What operators want of the targets.
+    pub wishes: Wishes,
     /// Given when it is time to stop.
     pub stop: CancellationToken,
 }
@@ -70,6 +74,15 @@ pub struct TargetTask {
     uncopied: HashSet<TableName>,
     refused: Option<Refused>,
     observer: Arc<TargetBoard>,
+    wanted: Wanted,
+}
+
+/// What a target is found to be.
+enum Found {
+    /// To be fed.
+    Ready(Box<Attached>),
+    /// To be left alone, since this time if it says so.
+    Paused(Option<String>),
 }
 
 /// A target ready to be fed.
@@ -95,7 +108,9 @@ impl TargetTask {
         let publication = shared.publication.subscribe();
         let attached_to = Arc::clone(&publication.borrow());
         let snapshot = snapshot.map(|snapshot| (snapshot, Arc::clone(&attached_to)));
-        Self { shared, place, snapshot, publication, attached_to, uncopied: HashSet::new(), refused: None, observer }
+        let wanted = shared.wishes.of(&shared.setup.targets[place].name);
+        let (uncopied, refused) = (HashSet::new(), None);
+        Self { shared, place, snapshot, publication, attached_to, uncopied, refused, observer, wanted }
     }
 
     fn target(&self) -> &TargetSetup {
@@ -109,18 +124,29 @@ impl TargetTask {
         let stop = self.shared.stop.clone();
         loop {
             self.shared.board.target_state(self.target().id, TargetState::Connecting);
-            let attached = tokio::select! {
+            let (wanted, mut news) = (self.wanted.clone(), self.wanted.news());
+            let found = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                attached = self.attach() => attached,
+                () = wanted.until(Wish::Pause) => Ok(Found::Paused(None)),
+                found = self.attach() => found,
             };
-            let failure = match attached {
-                Ok(attached) => {
+            let failure = match found {
+                Ok(Found::Paused(since)) => {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = self.paused(since) => {}
+                    }
+                    backoff = self.backoff();
+                    continue;
+                }
+                Ok(Found::Ready(attached)) => {
                     // Only who gets on is forgiven.
                     if stood.replace(attached.stored) != Some(attached.stored) {
                         backoff = self.backoff();
                     }
-                    match self.feed(attached).await {
+                    match self.feed(*attached).await {
+                        _ if self.wanted.is(Wish::Pause) && !stop.is_cancelled() => continue,
                         Ended::Drained | Ended::Cancelled => return,
                         Ended::CaughtUp => match &self.refused {
                             Some(refused) => refused.gap.clone().into(),
@@ -145,8 +171,10 @@ impl TargetTask {
                 Verdict::Halt { .. } => self.shared.setup.config.apply.halted_retry_interval,
             };
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => return,
+                // To be paused, or tried at once by who has mended it.
+                _ = news.changed() => {}
+                () = tokio::time::sleep(wait) => {}
             }
         }
     }
@@ -187,24 +215,11 @@ impl TargetTask {
         let (setup, target) = (Arc::clone(&self.shared.setup), self.target());
         let id = target.id;
         let Attached { session, stored, last, copied } = attached;
-        let names: HashSet<TableName> = copied.keys().cloned().collect();
+        let options = self.worker_options(copied.keys().cloned().collect());
         let tables = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
         self.shared.gauges.set(id, receiver.gauge());
         let route = TargetRoute::new(id, tables, copied).without(self.uncopied.clone());
-        let options = WorkerOptions {
-            session: self.session_options(),
-            to: AppliedTo {
-                stream: self.shared.facts.stream(&setup),
-                policy: setup.conflicts,
-                bulk: setup.bulk,
-                copied: Arc::new(names),
-                observer: Arc::clone(&self.observer) as Arc<dyn crate::apply::observer::Observer>,
-            },
-            batch_bytes: setup.config.apply.batch_bytes,
-            retry_max_interval: setup.retry_max_interval(),
-            halted_retry_interval: setup.config.apply.halted_retry_interval,
-        };
         let (refused, mut refusal) = oneshot::channel();
         let text_only = !binary::is_proven(session.client.server_version());
         let attach = Attach { id, sender, stored, last, route, text_only, refused };
@@ -213,14 +228,23 @@ impl TargetTask {
         }
         info!(target = target.name, from = %stored, "applying");
         self.shared.board.target_state(id, TargetState::Applying);
-        let worker = worker::run(options, session, stored, receiver, self.shared.stop.clone());
+        let given_up = self.shared.stop.child_token();
+        let worker = worker::run(options, session, stored, receiver, given_up.clone());
         tokio::pin!(worker);
+        let (wanted, commands) = (self.wanted.clone(), self.shared.commands.clone());
+        let parting = pause::parting(id, wanted, commands, given_up, setup.config.apply.drain_timeout);
+        tokio::pin!(parting);
         loop {
             tokio::select! {
                 ended = &mut worker => {
                     let session = self.shared.board.session();
                     self.refused = refusal.try_recv().ok().map(|gap| Refused { session, stored, gap });
                     return ended;
+                }
+                () = &mut parting => {
+                    let target = &self.target().name;
+                    warn!(target, "what is queued was not applied in time (apply.drain_timeout); it will come again");
+                    return Ended::Cancelled;
                 }
                 Ok(()) = self.publication.changed() => {
                     if !self.is_stale() {
@@ -232,6 +256,23 @@ impl TargetTask {
                     }
                 }
             }
+        }
+    }
+
+    fn worker_options(&self, copied: HashSet<TableName>) -> WorkerOptions {
+        let setup = &self.shared.setup;
+        WorkerOptions {
+            session: self.session_options(),
+            to: AppliedTo {
+                stream: self.shared.facts.stream(setup),
+                policy: setup.conflicts,
+                bulk: setup.bulk,
+                copied: Arc::new(copied),
+                observer: Arc::clone(&self.observer) as Arc<dyn crate::apply::observer::Observer>,
+            },
+            batch_bytes: setup.config.apply.batch_bytes,
+            retry_max_interval: setup.retry_max_interval(),
+            halted_retry_interval: setup.config.apply.halted_retry_interval,
         }
     }
 

@@ -16,6 +16,10 @@ pub enum Ask {
     Reload,
     /// Log by this level, or these directives, until told otherwise.
     LogLevel(String),
+    /// Leave the target of this name alone until told to go on. The answer comes before it is done.
+    Pause(String),
+    /// Have the target of this name go on; one that waits between two attempts is tried at once.
+    Resume(String),
 }
 
 /// Why something asked for is not done.

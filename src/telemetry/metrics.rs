@@ -55,7 +55,7 @@ metrics! {
     BUILD_INFO: Gauge "walferry_build_info" None, ["version"], "Always 1; the version is in the label";
     SOURCE_STATE: Gauge "walferry_source_state" None, ["state"],
         "1 for the state that the stream from the source is in: connecting, standby, copying, streaming, \
-         retrying, draining, halted";
+         paused (every target is), retrying, draining, halted";
     SOURCE_CONNECTED: Gauge "walferry_source_connected" None, [], "1 while the replication connection is open";
     SOURCE_RECONNECTS: Counter "walferry_source_reconnects_total" None, [],
         "Replication connections opened after the first";
@@ -72,7 +72,7 @@ metrics! {
         "1 for what the source says of the slot: unknown, missing, reserved, extended, unreserved (about to be lost), \
          lost";
     TARGET_STATE: Gauge "walferry_target_state" None, ["target", "state"],
-        "1 for the state that the target is in: connecting, copying, applying, retrying, draining, \
+        "1 for the state that the target is in: connecting, copying, applying, paused, retrying, draining, \
          halted (somebody has to act)";
     LAG_BYTES: Gauge "walferry_target_lag_bytes" Some(Unit::Bytes), ["target"],
         "WAL between what the target has stored and the end of the source's; NaN while not known";

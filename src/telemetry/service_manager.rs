@@ -41,8 +41,9 @@ impl Told {
     /// What it is to be told now.
     fn news(&mut self, status: &StatusSnapshot) -> Vec<String> {
         let mut news = Vec::new();
-        // A standby does what it is there for.
-        let begun = status.source.state == SourceState::Streaming || status.stands_by();
+        // A standby does what it is there for, and so does a daemon of which nothing is wanted.
+        let source = status.source.state;
+        let begun = matches!(source, SourceState::Streaming | SourceState::Paused) || status.stands_by();
         if begun && !std::mem::replace(&mut self.ready, true) {
             news.push(NotifyState::Ready.to_string());
         }
@@ -145,6 +146,13 @@ mod tests {
         assert_eq!(told.news(&streaming), ["STATUS=streaming, 1 of 1 targets in step"]);
         assert_eq!(told.news(&status(SourceState::Retrying)).len(), 1, "it is ready once");
         assert_eq!(told.news(&streaming), ["STATUS=streaming, 1 of 1 targets in step"]);
+    }
+
+    #[test]
+    fn a_daemon_that_is_wanted_to_pause_is_ready() {
+        let mut paused = status(SourceState::Paused);
+        paused.target("staging").state = TargetState::Paused;
+        assert_eq!(Told::default().news(&paused)[0], "READY=1");
     }
 
     #[test]

@@ -45,6 +45,8 @@ states! {
         Copying = "copying",
         /// Changes are being received.
         Streaming = "streaming",
+        /// Nothing is read, as every target is paused.
+        Paused = "paused",
         /// Waiting after an error that may pass.
         Retrying = "retrying",
         /// Stopping: what is queued is being committed.
@@ -64,6 +66,8 @@ states! {
         Copying = "copying",
         /// Transactions are applied as they come.
         Applying = "applying",
+        /// An operator has it left alone until told to go on.
+        Paused = "paused",
         /// Waiting after an error that may pass.
         Retrying = "retrying",
         /// Stopping: what is queued is being committed.

@@ -57,6 +57,10 @@ pub struct TargetStatus {
     pub state: TargetState,
     /// Up to where its progress is on its disk; what it shows may go further.
     pub durable_lsn: Option<String>,
+    /// Since when it is paused, by its own clock, as `2026-01-31T12:00:00Z`; `None`: it is not, or it has not been told
+    /// yet, and goes on should this daemon end.
+    #[serde(default)]
+    pub paused_at: Option<String>,
     /// WAL between that and the end of the source's, in bytes.
     pub lag_bytes: Option<u64>,
     /// Age of the oldest transaction that waits, in seconds; 0 when none does.
@@ -138,7 +142,23 @@ impl StatusSnapshot {
         &mut self.tables[index]
     }
 
-    /// Why this daemon does not keep its targets in step at the moment; empty when it does.
+    /// What is not as it should be, with what an operator has wanted so; empty when all is well.
+    pub fn problems(&self) -> Vec<String> {
+        let paused = self.targets.iter().filter(|target| target.state == TargetState::Paused).map(|target| {
+            let (name, since) = (&target.name, target.paused_at.as_deref());
+            let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+            format!("target {name} is paused{since}; the source keeps its WAL until \"walferry target resume {name}\"")
+        });
+        self.not_ready().into_iter().chain(paused).collect()
+    }
+
+    /// Whether nobody wants anything from the source.
+    pub fn all_paused(&self) -> bool {
+        !self.targets.is_empty() && self.targets.iter().all(|target| target.state == TargetState::Paused)
+    }
+
+    /// Why this daemon does not keep its targets in step at the moment; empty when it does. One that is paused is as an
+    /// operator wants it.
     pub fn not_ready(&self) -> Vec<String> {
         let reason = |what: String, state: &str, error: &Option<LastError>, stopped: bool| match error {
             Some(LastError { message, hint: Some(hint), .. }) if stopped => {
@@ -148,17 +168,18 @@ impl StatusSnapshot {
             _ => format!("{what} is {state}"),
         };
         let mut reasons: Vec<String> = self.dead.iter().cloned().collect();
-        if self.source.state != SourceState::Streaming {
+        if !matches!(self.source.state, SourceState::Streaming | SourceState::Paused) {
             let stopped = matches!(self.source.state, SourceState::Halted | SourceState::Retrying);
             let what = "the source".to_owned();
             reasons.push(reason(what, self.source.state.as_str(), &self.source.last_error, stopped));
         }
-        for target in self.targets.iter().filter(|target| target.state != TargetState::Applying) {
+        let goes = |target: &&TargetStatus| !matches!(target.state, TargetState::Applying | TargetState::Paused);
+        for target in self.targets.iter().filter(goes) {
             let stopped = matches!(target.state, TargetState::Halted | TargetState::Retrying);
             let what = format!("target {}", target.name);
             reasons.push(reason(what, target.state.as_str(), &target.last_error, stopped));
         }
-        for target in &self.targets {
+        for target in self.targets.iter().filter(|target| target.state != TargetState::Paused) {
             reasons.extend(self.tables_not_ready(&target.name));
         }
         reasons
@@ -174,7 +195,7 @@ impl StatusSnapshot {
         let targets = self.targets.len();
         let reasons = match self.stands_by() {
             true => vec!["standing by: another daemon is the active one".to_owned()],
-            false => self.not_ready(),
+            false => self.problems(),
         };
         let line = match reasons.as_slice() {
             [] => format!("streaming, {targets} of {targets} targets in step"),
@@ -241,6 +262,25 @@ mod tests {
         let snapshot = health.snapshot();
         assert_eq!(snapshot.not_ready(), ["target analytics is halted: no table public.orders. Create it"]);
         assert_eq!(snapshot.targets[1].last_error.as_ref().unwrap().at, "2001-09-09T01:46:40Z");
+    }
+
+    #[test]
+    fn a_paused_target_is_told_of_and_keeps_nobody_from_being_ready() {
+        let health = running();
+        health.target("analytics", |target| target.state = TargetState::Paused);
+        health.update(|status| status.table("analytics", "public", "orders").state = TableState::Copying);
+        let snapshot = health.snapshot();
+        assert!(snapshot.not_ready().is_empty() && !snapshot.all_paused());
+        let line = "target analytics is paused; the source keeps its WAL until \"walferry target resume analytics\"";
+        assert_eq!((snapshot.problems(), snapshot.line()), (vec![line.to_owned()], line.to_owned()));
+        health.target("staging", |target| {
+            target.state = TargetState::Paused;
+            target.paused_at = Some("2026-01-31T12:00:00Z".to_owned());
+        });
+        health.update(|status| status.source.state = SourceState::Paused);
+        let snapshot = health.snapshot();
+        assert!(snapshot.not_ready().is_empty() && snapshot.all_paused());
+        assert!(snapshot.problems()[0].starts_with("target staging is paused since 2026-01-31T12:00:00Z; the source"));
     }
 
     #[test]

@@ -122,7 +122,7 @@ fn a_stream_of_the_readme(dir: &Path, toml: &str) -> PathBuf {
 }
 
 /// `walferry.toml` of the ConfigMap as it is in a pod, but that the Secret's files are in this directory. They hold
-/// these connection strings, by their names.
+/// these secrets, by their names.
 fn configured(objects: &[Value], dir: &Path, secrets: &[(String, String)]) -> String {
     let toml = text(one(objects, "ConfigMap"), "/data/walferry.toml");
     let container = at(one(objects, "Deployment"), "/spec/template/spec/containers/0");
@@ -130,9 +130,9 @@ fn configured(objects: &[Value], dir: &Path, secrets: &[(String, String)]) -> St
     let mounted = mounts.iter().find(|mount| mount["name"] == "secrets").expect("the Secret is mounted");
     let mounted = text(mounted, "/mountPath");
     assert_eq!(toml.matches(mounted).count(), secrets.len(), "{toml}");
-    for (name, url) in secrets {
-        assert!(toml.contains(&format!("\"{mounted}/{name}\"")), "no url_file is {name}: {toml}");
-        std::fs::write(dir.join(name), format!("{url}\n")).unwrap();
+    for (name, secret) in secrets {
+        assert!(toml.contains(&format!("\"{mounted}/{name}\"")), "nothing names {name}: {toml}");
+        std::fs::write(dir.join(name), format!("{secret}\n")).unwrap();
     }
     toml.replace(mounted, dir.to_str().unwrap())
 }
@@ -252,7 +252,7 @@ fn walferry_accepts_the_configuration_with_the_secrets_of_the_example() {
     let grace = at(pod, "/terminationGracePeriodSeconds").as_u64().unwrap();
     assert!(grace > drain.as_secs() + 5, "killed after {grace} s, while it may drain for {drain:?}");
     // Nothing that could be somebody's: names that RFC 2606 keeps free.
-    for (name, url) in example_secrets() {
+    for (name, url) in example_secrets().into_iter().filter(|(name, _)| name != "token") {
         assert!(url.contains(":PASSWORD@") && url.contains(".example/"), "{name}: {url}");
     }
 }
@@ -269,7 +269,8 @@ async fn an_active_and_a_standby_daemon_answer_what_the_manifests_ask_them() {
 
     let stage = Stage::new(1).await;
     let secrets = [("source-url", &stage.from.url), ("staging-url", &stage.places[0].db.url)];
-    let secrets = secrets.map(|(name, url)| (name.to_owned(), url.clone()));
+    let token = &"a-token-of-some-length".to_owned();
+    let secrets = [secrets[0], secrets[1], ("token", token)].map(|(name, secret)| (name.to_owned(), secret.clone()));
     let config = configured(&stream, dir.path(), &secrets);
     let daemon = || {
         let mut daemon = stage.daemon().prepare();
@@ -295,6 +296,10 @@ async fn an_active_and_a_standby_daemon_answer_what_the_manifests_ask_them() {
             assert_eq!(code, 200, "{path}: {body}");
         }
     }
+    // A machine needs no token, a person does; and so does a command, which is given where the token is.
+    assert_eq!(active.get("/").await.unwrap().0, 401);
+    assert_eq!(active.answered(&["config", "--diff"]).await.0, Some(0));
+    assert_eq!(active.log_count("may read the names"), 0);
     // It is the standby that the question is about.
     assert_eq!(standby.get("/readyz").await.unwrap().0, 503);
     active.kill9();

@@ -31,8 +31,13 @@ mod types;
 mod names;
 
 /// Partitioned tables: published by root and by leaf, laid out differently on both sides, attached and detached.
-mod page;
 mod partitions;
+
+/// The status page in a browser.
+mod page;
+
+/// Targets that are left alone for a while.
+mod pausing;
 
 /// Publications as they are: what they filter, list and leave out holds for copy and stream alike.
 mod publications;
@@ -42,6 +47,7 @@ mod crashes;
 
 /// A running daemon that is told what to do, by who has its token.
 mod commanded;
+
 /// The commands beside the daemon: status, check and slot, with and without a daemon.
 mod commands;
 
@@ -70,8 +76,10 @@ mod ten_minutes;
 mod drift;
 
 /// Ordinary roles: no superuser anywhere, with and without the replica role; every missing right by its GRANT.
-mod reload;
 mod roles;
+
+/// A changed configuration taken over while the daemon runs.
+mod reload;
 
 /// Positions that do not fit together: slots, targets and sources that are not what they were; refused, by number.
 mod gaps;
@@ -90,6 +98,7 @@ mod service;
 
 /// The manifests for Kubernetes, and the image: by its schemas, by the daemon they configure, and by each other.
 mod kubernetes;
+
 /// What packages hold: man pages, completions, and every file that is installed and removed.
 mod packaging;
 

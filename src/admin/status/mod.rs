@@ -62,7 +62,7 @@ pub async fn run(config: Config, output: Output) -> Result<ExitCode, CommandErro
 async fn find_out(config: Config) -> Result<Report, CommandError> {
     let why = match ask(&config.http).await {
         Ok(status) if status.stream == config.source.slot => {
-            let (problems, halted) = (status.not_ready(), status.is_halted());
+            let (problems, halted) = (status.problems(), status.is_halted());
             return Ok(Report { daemon: Some(status), servers: None, problems, halted });
         }
         Ok(status) => format!("the daemon that answers is that of another stream, \"{}\"", status.stream),

@@ -76,6 +76,8 @@ pub struct TargetReport {
     pub lag_bytes: Option<u64>,
     /// When its last transaction committed on the source.
     pub commit_time: Option<String>,
+    /// Since when it is paused; `None`: it is not.
+    pub paused_at: Option<String>,
     /// Its tables.
     pub tables: Vec<TableReport>,
 }
@@ -135,7 +137,7 @@ impl TargetReport {
             (None, false, _) => Some("does not know the stream yet".to_owned()),
             (None, true, None) => Some("nothing has been copied yet".to_owned()),
             (None, true, Some(_)) if copying > 0 => Some(format!("{copying} tables are not copied yet")),
-            _ => None,
+            (None, true, Some(_)) => self.paused_at.as_ref().map(|since| format!("is paused since {since}")),
         }
     }
 }
@@ -196,6 +198,7 @@ async fn target(setup: &Setup, target: &TargetSetup) -> Result<TargetReport, Com
     Ok(TargetReport {
         registered: true,
         end_lsn: stored.end_lsn.map(|end| end.to_string()),
+        paused_at: stored.paused_at,
         commit_time: commit_time(&client, &setup.stream).await.map_err(failed)?,
         tables: tables
             .into_iter()
@@ -260,6 +263,8 @@ mod tests {
         assert_eq!(problem(|target| target.registered = false), ["target one: does not know the stream yet"]);
         assert_eq!(problem(|target| target.end_lsn = None), ["target one: nothing has been copied yet"]);
         assert_eq!(problem(|target| target.error = Some("gone".to_owned())), ["target one: gone"]);
+        let paused = |target: &mut TargetReport| target.paused_at = Some("2026-01-31T12:00:00Z".to_owned());
+        assert_eq!(problem(paused), ["target one: is paused since 2026-01-31T12:00:00Z"]);
         let copying = |target: &mut TargetReport| {
             let table = || TableReport { table: "t".to_owned(), state: "copying", rows: 0, copy_lsn: String::new() };
             target.tables.push(table());

@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::join;
 use tracing::{info, warn};
 
-use super::{Attached, Refused, TargetTask};
+use super::{Attached, Found, Refused, TargetTask};
 use crate::apply::progress::{self, Stored};
 use crate::apply::session::Session;
 use crate::launcher::error::LaunchError;
 use crate::launcher::follow;
 use crate::launcher::gap::{self, SourceFacts};
+use crate::launcher::wish::Wish;
 use crate::lsn::Lsn;
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, WireConnection};
@@ -32,8 +33,8 @@ use crate::telemetry::state::{TableState, TargetState};
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl TargetTask {
-    /// Makes the target ready to be fed.
-    pub(super) async fn attach(&mut self) -> Result<Attached, LaunchError> {
+    /// Makes the target ready to be fed, unless it is paused.
+    pub(super) async fn attach(&mut self) -> Result<Found, LaunchError> {
         let (options, name) = (self.session_options(), self.shared.setup.application_name());
         let (session, source) = join!(Session::open(&options), Client::connect(&self.shared.setup.source, &name));
         let (mut session, source) = (session?, source?);
@@ -43,7 +44,14 @@ impl TargetTask {
         progress::register(&session.client, &stream).await?;
         let publication = &self.shared.setup.config.source.publication;
         progress::follow_through(&session.client, &stream.name, publication).await?;
-        let stored = self.read(&session.client).await?;
+        if self.wanted.is(Wish::Resume) {
+            progress::resume(&session.client, &stream.name).await?;
+            self.wanted.noted(Wish::Resume);
+        }
+        let mut stored = self.read(&session.client).await?;
+        if let Some(since) = stored.paused_at.take() {
+            return Ok(Found::Paused(Some(since)));
+        }
         let (checked, publication) = join!(
             self.check(&session.client, &source, &stored),
             publication::read(&source, &self.shared.setup.config.source.publication),
@@ -55,7 +63,7 @@ impl TargetTask {
         self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
         session.remember(copied.keys()).await?;
         let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
-        Ok(Attached { session, stored: end, last: stored.last, copied })
+        Ok(Found::Ready(Box::new(Attached { session, stored: end, last: stored.last, copied })))
     }
 
     /// The publication as it is now; everybody is told when it is another than was known.

@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -30,6 +30,8 @@ pub(super) fn changing() -> Router<Daemon> {
     Router::new()
         .route("/api/v1/reload", post(async |State(daemon): State<Daemon>| give(&daemon, Ask::Reload).await))
         .route("/api/v1/log-level", put(log_level))
+        .route("/api/v1/targets/{name}/pause", post(pause))
+        .route("/api/v1/targets/{name}/resume", post(resume))
 }
 
 /// What `PUT /api/v1/log-level` takes.
@@ -41,6 +43,14 @@ struct LogLevel {
 
 async fn log_level(State(daemon): State<Daemon>, Json(LogLevel { level }): Json<LogLevel>) -> Response {
     give(&daemon, Ask::LogLevel(level)).await
+}
+
+async fn pause(State(daemon): State<Daemon>, Path(name): Path<String>) -> Response {
+    give(&daemon, Ask::Pause(name)).await
+}
+
+async fn resume(State(daemon): State<Daemon>, Path(name): Path<String>) -> Response {
+    give(&daemon, Ask::Resume(name)).await
 }
 
 async fn give(daemon: &Daemon, ask: Ask) -> Response {
@@ -56,7 +66,7 @@ async fn give(daemon: &Daemon, ask: Ask) -> Response {
 struct StatusReport {
     /// When this was so, as `2026-01-31T12:00:00Z`.
     at: String,
-    /// Whether every target is in step.
+    /// Whether every target that is not paused is in step.
     ready: bool,
     /// Whether another daemon is the active one and this one is there to take over.
     standby: bool,
@@ -75,7 +85,7 @@ async fn status(State(daemon): State<Daemon>) -> impl IntoResponse {
         ready: status.not_ready().is_empty(),
         standby: status.stands_by(),
         summary: status.line(),
-        problems: status.not_ready(),
+        problems: status.problems(),
         status,
     };
     match serde_json::to_string_pretty(&report) {

@@ -22,6 +22,7 @@ pub struct Daemon {
     pub port: u16,
     dir: TempDir,
     http: reqwest::Client,
+    token: Option<&'static str>,
     environment: Vec<(String, String)>,
     running: Option<(Child, Guard)>,
 }
@@ -45,7 +46,7 @@ impl Daemon {
         // Whatever proxy the environment names; a connection of its own for each request, since the daemon may restart.
         let http = reqwest::Client::builder().no_proxy().timeout(HTTP_TIMEOUT).pool_max_idle_per_host(0);
         let http = http.build().expect("cannot make an HTTP client");
-        let daemon = Self { port, dir, http, environment, running: None };
+        let daemon = Self { port, dir, http, token: None, environment, running: None };
         std::fs::write(daemon.config_path(), toml).expect("cannot write the configuration");
         daemon
     }
@@ -53,6 +54,22 @@ impl Daemon {
     /// The configuration file, which a test may change between starts.
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("walferry.toml")
+    }
+
+    /// Has it take commands from its next start on, by a token of its own.
+    pub fn guard(&mut self) {
+        let (file, token) = (self.dir.path().join("token"), "a-token-of-some-length");
+        std::fs::write(&file, format!("{token}\n")).expect("cannot write the token");
+        self.token = Some(token);
+        self.reconfigure("[http]\n", &format!("[http]\ntoken_file = \"{}\"\n", file.display()));
+    }
+
+    /// Runs a command; its exit code, and what it prints, or, if it fails, why.
+    pub async fn answered(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.run(arguments).await;
+        // Its own log is on standard error, too.
+        let said = if output.status.success() { output.stdout } else { output.stderr };
+        (output.status.code(), String::from_utf8(said).expect("a command prints UTF-8"))
     }
 
     /// Replaces text in the configuration file; it must be there.
@@ -148,9 +165,11 @@ impl Daemon {
         .await
     }
 
-    /// GET over HTTP: status code and body; `None` when it does not answer.
+    /// GET over HTTP, by its token if it has one: status code and body; `None` when it does not answer.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let response = self.http.get(format!("http://127.0.0.1:{}{path}", self.port)).send().await.ok()?;
+        let request = self.http.get(format!("http://127.0.0.1:{}{path}", self.port));
+        let request = self.token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         Some((status, response.text().await.ok()?))
     }

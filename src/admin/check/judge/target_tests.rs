@@ -103,6 +103,7 @@ fn a_gap_is_found_before_the_daemon_refuses() {
             slot: "walferry".to_owned(),
             publication: None,
             last: None,
+            paused_at: None,
             end_lsn: Some(EndLsn::new(Lsn::new(end))),
         })
     };

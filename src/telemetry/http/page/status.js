@@ -122,6 +122,7 @@ function cardOf(name) {
 function showTarget(target, now) {
   const card = cardOf(target.name);
   showState(card, target.state);
+  if (target.paused_at) field(card, "state", `paused since ${new Date(target.paused_at).toLocaleString()}`);
   field(card, "lag", duration(target.lag_seconds));
   field(card, "behind", bytes(target.lag_bytes));
   field(card, "transactions", number.format(target.transactions) + rate(target, now));
@@ -189,7 +190,7 @@ function showTables(tables) {
 }
 
 function showStatus(status) {
-  const well = status.ready ? "good" : status.standby || !isBad(status) ? "busy" : "bad";
+  const well = status.ready && status.problems.length === 0 ? "good" : status.standby || !isBad(status) ? "busy" : "bad";
   document.title = `${well === "bad" ? "✕ " : ""}${status.stream} – walferry`;
   text(byId("stream"), `stream ${status.stream}`);
   text(byId("version"), `version ${status.version}`);

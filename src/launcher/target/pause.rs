@@ -1,0 +1,79 @@
+//! A paused target: it is left alone, and the source keeps its WAL, until an operator lets it go on.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::TargetTask;
+use crate::apply::progress;
+use crate::change::TargetId;
+use crate::error::chain;
+use crate::launcher::dispatch::Command;
+use crate::launcher::error::LaunchError;
+use crate::launcher::wish::{Wanted, Wish};
+use crate::postgres::Client;
+use crate::telemetry::state::TargetState;
+
+/// Waits until the target is to be paused: then it is fed no more, and a worker that does not get on gives up (`cancel`).
+/// Ends when the worker is still at what it was given after `patience`.
+pub(super) async fn parting(
+    id: TargetId,
+    wanted: Wanted,
+    commands: mpsc::UnboundedSender<Command>,
+    cancel: CancellationToken,
+    patience: Duration,
+) {
+    wanted.until(Wish::Pause).await;
+    // A path that is gone feeds nobody.
+    let _: Result<(), mpsc::error::SendError<Command>> = commands.send(Command::Detach(id));
+    cancel.cancel();
+    tokio::time::sleep(patience).await;
+}
+
+impl TargetTask {
+    /// Holds still until told to go on, or dropped. `since` is when it was paused, if the target says so; if not, it is
+    /// told as soon as it can be reached.
+    pub(super) async fn paused(&mut self, since: Option<String>) {
+        // As long as a snapshot is held, the source cannot clean up behind it.
+        self.snapshot = None;
+        let (board, id) = (&self.shared.board, self.target().id);
+        board.paused_at(id, since);
+        board.target_state(id, TargetState::Paused);
+        info!(target = self.target().name, "paused; the source keeps its WAL until the target goes on");
+        let mut said = false;
+        loop {
+            tokio::select! {
+                () = self.wanted.until(Wish::Resume) => break,
+                () = self.wanted.until(Wish::Pause) => {}
+            }
+            // To its end: what is written must not be overtaken by going on.
+            let wait = match self.note().await {
+                Ok(since) => {
+                    board.paused_at(id, Some(since));
+                    self.wanted.noted(Wish::Pause);
+                    continue;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut said, true) {
+                        let (target, error) = (&self.target().name, chain(&error));
+                        warn!(target, "would go on if this daemon ended: the target cannot be told: {error}");
+                    }
+                    self.shared.setup.retry_max_interval()
+                }
+            };
+            tokio::select! {
+                () = self.wanted.until(Wish::Resume) => break,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+        board.paused_at(id, None);
+    }
+
+    /// Has the target remember, and tells since when it is paused.
+    async fn note(&self) -> Result<String, LaunchError> {
+        let client = Client::connect(&self.target().connect, &self.shared.setup.application_name()).await?;
+        Ok(progress::pause(&client, &self.shared.setup.stream).await?)
+    }
+}
