@@ -110,6 +110,29 @@ async fn a_person_sees_a_target_go_down_and_come_back() {
 }
 
 #[tokio::test]
+async fn a_person_sees_that_a_target_is_paused_and_since_when() {
+    if !installed() {
+        return;
+    }
+    let stage = Stage::new(1).await;
+    let mut daemon = stage.daemon().start();
+    daemon.wait_ready(seconds(60)).await;
+    daemon.kill9();
+    execute(&stage.places[0].client, "UPDATE walferry.progress SET paused_at = now()").await;
+    daemon.start();
+    daemon.wait_ready(seconds(30)).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://127.0.0.1:{}/", daemon.port)).await;
+    let seen =
+        format!("const seen = (() => {{{STATE}}})(); return seen && /^paused since .*\\d/.test(seen[0]) && seen[1];");
+    let colour = browser.wait("the page to say that it is paused", &seen, seconds(20)).await;
+    assert!(!is_red(colour.as_str().unwrap()), "what is wanted is no trouble: {colour}");
+    let summary = browser.run("return document.getElementById('summary').innerText;").await;
+    assert!(summary.as_str().unwrap().contains("walferry target resume t0"), "{summary}");
+    browser.picture("paused").await;
+}
+
+#[tokio::test]
 async fn the_page_is_for_everybody() {
     if !installed() {
         return;

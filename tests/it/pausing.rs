@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::pair::{Pair, run, status, text};
 use crate::support::prelude::*;
-use crate::support::stage::{Load, wait_row};
+use crate::support::stage::{Load, execute, wait_row};
 
 const TABLES: &str = "CREATE TABLE t (id int PRIMARY KEY, note text)";
 
@@ -138,23 +138,26 @@ async fn a_target_that_does_not_get_on_is_paused_all_the_same() {
 
 #[tokio::test]
 async fn a_copy_is_paused_and_begun_again() {
-    let pair = Pair::start(TABLES).await;
-    run(&pair.source, "INSERT INTO t SELECT n, 'old' FROM generate_series(1, 1000) n").await;
-    let holder = pair.cluster.connect(&pair.to.name).await;
-    run(&holder, "BEGIN; LOCK TABLE t").await;
-    let mut daemon = guarded(pair.daemon("lock_timeout = \"60s\"")).await;
-    let copying = async || (status(&daemon, "t").await["state"] == "copying").then_some(());
-    wait_for("the copy to begin", seconds(60), copying).await;
-    told(&daemon, "pause", "t").await;
-    run(&holder, "COMMIT").await;
-    run(&pair.source, "INSERT INTO t VALUES (2000, 'new')").await;
-    let held =
-        "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND application_name LIKE 'walferry%'";
-    let free = async || (text(&pair.source, held).await.as_deref() == Some("0")).then_some(());
+    let stage = Stage::new(1).await;
+    execute(&stage.on_source, "INSERT INTO applied SELECT -n, 1 FROM generate_series(1000, 2000) n").await;
+    let place = &stage.places[0];
+    let holder = place.cluster.connect(&place.db.name).await;
+    run(&holder, "BEGIN; LOCK TABLE applied").await;
+    let mut daemon = guarded(stage.daemon().apply("lock_timeout", "\"60s\"")).await;
+    let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'applied'::regclass AND NOT granted";
+    let held_up = async || (text(&place.client, waits).await.as_deref() != Some("0")).then_some(());
+    wait_for("the copy to wait for the lock", seconds(60), held_up).await;
+    let held = "SELECT count(*) FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND application_name LIKE 'walf%'";
+    assert_ne!(text(&stage.on_source, held).await.as_deref(), Some("0"), "there is no snapshot");
+
+    told(&daemon, "pause", "t0").await;
+    let free = async || (text(&stage.on_source, held).await.as_deref() == Some("0")).then_some(());
     wait_for("the snapshot to be given up", seconds(20), free).await;
-    told(&daemon, "resume", "t").await;
-    pair.equal(&["t"], seconds(30)).await;
-    daemon.wait_ready(seconds(20)).await;
+    run(&holder, "COMMIT").await;
+    stage.mark(5).await;
+    told(&daemon, "resume", "t0").await;
+    daemon.wait_ready(seconds(30)).await;
+    stage.assert_in_step(&daemon).await;
 }
 
 #[tokio::test]
