@@ -139,7 +139,7 @@ fn pipeline(
         retry_max_interval: setup.retry_max_interval(),
         halted_retry_interval: config.apply.halted_retry_interval,
     };
-    let dispatcher = Dispatcher::new(Arc::clone(board), setup.targets.len(), config.apply.progress_bytes);
+    let dispatcher = Dispatcher::new(Arc::clone(board.main()), setup.targets.len(), config.apply.progress_bytes);
     Pipeline::new(options, Arc::clone(board), dispatcher, format, commands, stop.clone())
 }
 

@@ -1,19 +1,18 @@
-//! The board: what every stage reports, turned into feedback for the source, metrics, and status.
+//! The board: what every stage reports, turned into metrics and status; and the account of each target's lane, which
+//! turns it into feedback for the source.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use super::lag::{Stream, Unread, Waiting, lag};
+use super::account::Account;
 use crate::apply::error::{ApplyError, ConflictKind};
 use crate::apply::observer::Observer;
 use crate::apply::progress::LastCommit;
-use crate::change::{Change, Commit, Part, PgTime, TargetId};
+use crate::change::{Change, Part, PgTime, TargetId};
 use crate::error::{Judged, Verdict, chain};
-use crate::feedback::Ledger;
-use crate::lsn::{ConfirmedFlush, DurableLsn, EndLsn, Lsn};
+use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::postgres::Expiry;
 use crate::relation::TableName;
 use crate::tablesync::{CopyError, CopyObserver, CopyProgress, CopyState};
@@ -24,31 +23,20 @@ use crate::telemetry::status::LastError;
 
 /// Shared by all stages of one stream.
 pub struct Board {
-    ledger: Mutex<Ledger>,
-    confirmed: watch::Sender<Option<ConfirmedFlush>>,
+    main: Arc<Account>,
     health: Health,
     metrics: Metrics,
     source: SourceMetrics,
     certificates: CertificateMetrics,
     targets: Vec<Target>,
-    /// When the source was last heard of.
-    heard: Mutex<Option<SystemTime>>,
-    unread: Mutex<Unread>,
-    sessions: Mutex<Sessions>,
-}
-
-/// Replication sessions of this board.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sessions {
-    lost: u64,
-    running: bool,
 }
 
 struct Target {
     name: String,
     metrics: TargetMetrics,
     certificates: CertificateMetrics,
-    waiting: Mutex<Waiting>,
+    /// The lane that feeds it.
+    lane: Mutex<Arc<Account>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -59,23 +47,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Board {
     /// A board for a stream with these targets; their ids are their places.
     pub fn new(targets: &[String], health: Health, metrics: Metrics) -> Self {
+        let main = Arc::new(Account::new(targets));
         let target = |name: &String| Target {
             name: name.clone(),
             metrics: metrics.target(name),
             certificates: metrics.certificates(Some(name)),
-            waiting: Mutex::default(),
+            lane: Mutex::new(Arc::clone(&main)),
         };
         Self {
-            ledger: Mutex::new(Ledger::new(targets.len())),
-            confirmed: watch::Sender::new(None),
             source: metrics.source(),
             certificates: metrics.certificates(None),
             targets: targets.iter().map(target).collect(),
             health,
             metrics,
-            heard: Mutex::default(),
-            unread: Mutex::default(),
-            sessions: Mutex::default(),
+            main,
         }
     }
 
@@ -84,40 +69,14 @@ impl Board {
         &self.health
     }
 
-    /// A replication session begins: every target has to recognise its history in it. What was confirmed before is not
-    /// repeated to a server that may be another one.
-    pub fn session_begins(&self) {
-        let mut ledger = lock(&self.ledger);
-        ledger.session_begins();
-        self.confirmed.send_replace(ledger.confirmed());
-        lock(&self.sessions).running = true;
+    /// The main lane's account.
+    pub fn main(&self) -> &Arc<Account> {
+        &self.main
     }
 
-    /// It has ended.
-    pub fn session_ends(&self) {
-        lock(&self.sessions).running = false;
-    }
-
-    /// The connection was lost: another server, or the same one restored, may answer at the next.
-    pub fn session_lost(&self) {
-        lock(&self.sessions).lost += 1;
-    }
-
-    /// Tells sessions with one and the same server from others; `None` while there is none.
-    pub fn session(&self) -> Option<u64> {
-        let sessions = *lock(&self.sessions);
-        sessions.running.then_some(sessions.lost)
-    }
-
-    /// A target has recognised its history in this session.
-    pub fn recognised(&self, id: TargetId) {
-        lock(&self.ledger).recognised(id);
-        self.confirm();
-    }
-
-    /// What may be confirmed to the source, as it changes.
-    pub fn confirmed(&self) -> watch::Receiver<Option<ConfirmedFlush>> {
-        self.confirmed.subscribe()
+    /// The account of the lane that feeds this target.
+    pub fn lane(&self, id: TargetId) -> Arc<Account> {
+        Arc::clone(&lock(&self.targets[id.0].lane))
     }
 
     /// The name of a target.
@@ -180,67 +139,19 @@ impl Board {
 
     /// The source's WAL ends here now.
     pub fn wal_end(&self, end: Lsn) {
-        lock(&self.unread).seen(SystemTime::now(), end);
-    }
-
-    /// Every commit up to here has been received and handed on.
-    pub fn received(&self, lsn: Lsn) {
-        lock(&self.ledger).received(lsn);
-        *lock(&self.heard) = Some(SystemTime::now());
+        self.main.wal_end(end);
     }
 
     /// A target that comes (back) has progress up to here on its disk.
     pub fn stands_at(&self, id: TargetId, position: DurableLsn, last: Option<LastCommit>) {
-        lock(&self.ledger).stands_at(id, position, last.map(|last| last.commit_lsn));
-        self.report(id, position);
-    }
-
-    /// A target is fed from its stored progress on.
-    pub fn attached(&self, id: TargetId, stored: EndLsn) {
-        lock(&self.ledger).rewind(id, stored);
-        *lock(&self.targets[id.0].waiting) = Waiting::attached(stored);
-    }
-
-    /// A target is no longer fed.
-    pub fn detached(&self, id: TargetId) {
-        lock(&self.targets[id.0].waiting).detached(SystemTime::now());
-    }
-
-    /// A target was sent the transaction of this commit.
-    pub fn dispatched(&self, id: TargetId, commit: &Commit) {
-        lock(&self.targets[id.0].waiting).sent(commit.end_lsn, commit.time);
-        let mut ledger = lock(&self.ledger);
-        ledger.dispatched(id, commit.end_lsn);
-        ledger.given(id, commit.commit_lsn);
-    }
-
-    /// A target's progress was sent on, without a transaction.
-    pub fn advanced(&self, id: TargetId, end: EndLsn) {
-        lock(&self.targets[id.0].waiting).advanced(end);
-        lock(&self.ledger).dispatched(id, end);
+        self.health.target(self.name(id), |target| target.durable_lsn = Some(position.to_string()));
+        self.lane(id).stands_at(id, position, last);
     }
 
     /// A target has progress on its disk.
     fn durable(&self, id: TargetId, position: DurableLsn) {
-        lock(&self.ledger).durable(id, position);
-        self.report(id, position);
-    }
-
-    /// Tells the source what it may forget, and operators where the target stands.
-    fn report(&self, id: TargetId, position: DurableLsn) {
         self.health.target(self.name(id), |target| target.durable_lsn = Some(position.to_string()));
-        self.confirm();
-    }
-
-    /// Under the ledger's lock: what was confirmed in the last session must not come after the next has begun.
-    fn confirm(&self) {
-        let ledger = lock(&self.ledger);
-        let Some(confirmed) = ledger.confirmed() else { return };
-        self.confirmed.send_if_modified(|sent| {
-            let forward = *sent < Some(confirmed);
-            *sent = (*sent).max(Some(confirmed));
-            forward
-        });
+        self.lane(id).durable(id, position);
     }
 
     /// What a target does.
@@ -257,7 +168,7 @@ impl Board {
 
     /// Nothing is read from the source, nor will be, while every target is paused.
     pub fn rests(&self) {
-        let reading = lock(&self.sessions).running;
+        let reading = self.main.session().is_some();
         let (source, paused) = self.health.update(|status| (status.source.state, status.all_paused()));
         match source {
             SourceState::Paused if !paused => self.source_state(SourceState::Connecting),
@@ -319,15 +230,8 @@ impl Board {
 
     /// Brings lag, queue and positions up to date; called every second or so.
     pub fn tick(&self, now: SystemTime, queue_bytes: impl Fn(TargetId) -> u64) {
-        let (received, confirmed) = (lock(&self.ledger).received_lsn(), *self.confirmed.borrow());
+        let (received, confirmed) = (self.main.received_lsn(), *self.main.confirmed().borrow());
         let streaming = self.health.update(|status| status.source.state == SourceState::Streaming);
-        let silence = if streaming { None } else { Some(*lock(&self.heard)) };
-        let unread = {
-            let mut unread = lock(&self.unread);
-            unread.reached(received.unwrap_or(Lsn::ZERO));
-            *unread
-        };
-        let stream = Stream { received, unread, silence };
         if let Some(received) = received {
             self.source.received_lsn.set(received.as_u64() as f64);
         }
@@ -339,9 +243,9 @@ impl Board {
             status.source.confirmed_lsn = confirmed.map(|lsn| lsn.to_string());
         });
         for (place, target) in self.targets.iter().enumerate() {
-            let waiting = *lock(&target.waiting);
-            let (bytes, seconds) = lag(waiting, stream, now);
-            let queue = queue_bytes(TargetId(place));
+            let id = TargetId(place);
+            let (bytes, seconds) = self.lane(id).lag(id, streaming, now);
+            let queue = queue_bytes(id);
             target.metrics.lag_bytes.set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
             target.metrics.lag_seconds.set(seconds.unwrap_or(f64::NAN));
             target.metrics.queue_bytes.set(queue as f64);
@@ -366,7 +270,7 @@ pub struct TargetBoard {
 impl Observer for TargetBoard {
     fn committed(&self, end: EndLsn, commit_time: Option<PgTime>, took: Option<Duration>) {
         let target = &self.board.targets[self.id.0];
-        lock(&target.waiting).stored(end.lsn(), commit_time);
+        self.board.lane(self.id).committed(self.id, end, commit_time);
         target.metrics.commits.increment(1);
         if let Some(took) = took {
             target.metrics.commit_seconds.record(took.as_secs_f64());

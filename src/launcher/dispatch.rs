@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::board::Board;
+use super::account::Account;
 use super::gap::Gap;
 use crate::apply::progress::LastCommit;
 use crate::apply::queue::{Item, Sender};
@@ -139,7 +139,7 @@ struct Session {
 /// All lanes.
 pub struct Dispatcher {
     lanes: Vec<Lane>,
-    board: Arc<Board>,
+    account: Arc<Account>,
     /// How many targets there are, with or without a lane.
     targets: usize,
     progress_bytes: u64,
@@ -150,8 +150,8 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// No lanes yet, of so many targets. A lane without changes has its progress stored after `progress_bytes` of WAL.
-    pub fn new(board: Arc<Board>, targets: usize, progress_bytes: u64) -> Self {
-        Self { lanes: Vec::new(), board, targets, progress_bytes, session: None, late: Duration::ZERO }
+    pub fn new(account: Arc<Account>, targets: usize, progress_bytes: u64) -> Self {
+        Self { lanes: Vec::new(), account, targets, progress_bytes, session: None, late: Duration::ZERO }
     }
 
     /// Whether nobody is fed.
@@ -186,12 +186,12 @@ impl Dispatcher {
     fn attach(&mut self, attach: Attach) -> bool {
         let Attach { id, sender, stored, last, route, text_only, refused } = attach;
         self.lanes.retain(|lane| lane.id != id);
-        self.board.attached(id, stored);
+        self.account.attached(id, stored);
         let mut lane =
             Lane { id, sender, route, dispatched: stored, last, doubtful: true, open: false, text_only, refused };
         let again = self.session.as_ref().is_some_and(|session| {
             let missed = stored.lsn() < session.seen || session.begun.is_some_and(|begun| begun.lsn() >= stored.lsn());
-            let known = settle(&mut lane, session, &self.board);
+            let known = settle(&mut lane, session, &self.account);
             missed || (!known && lane.needs() < session.seen)
         });
         lane.sender.set_late(self.late);
@@ -220,19 +220,19 @@ impl Dispatcher {
     pub fn end_session(&mut self) {
         self.session = None;
         self.late(Duration::ZERO);
-        self.board.session_ends();
+        self.account.session_ends();
         self.abort_open();
     }
 
     /// A session begins at `start`, with the slot at `confirmed`: a lane that comes later and needs more makes it begin
     /// again.
     pub fn begin_session(&mut self, start: Lsn, confirmed: Lsn) {
-        self.board.session_begins();
+        self.account.session_begins();
         let seen = start.max(confirmed);
         let session = Session { seen, confirmed, last: None, begun: None };
         for lane in &mut self.lanes {
             lane.doubtful = true;
-            settle(lane, &session, &self.board);
+            settle(lane, &session, &self.account);
         }
         self.session = Some(session);
     }
@@ -282,12 +282,12 @@ impl Dispatcher {
                     lane.open = routed.commit.is_none();
                     if let Some(commit) = routed.commit {
                         (lane.dispatched, lane.last) = (commit.end_lsn, Some(LastCommit::from(&commit)));
-                        self.board.dispatched(lane.id, &commit);
+                        self.account.dispatched(lane.id, &commit);
                     }
                 }
                 Offer::Stopped => return Ok(()),
                 Offer::Failing => {
-                    let target = self.board.name(lane.id);
+                    let target = self.account.name(lane.id);
                     warn!(target, "its queue is full and it does not get on: the other targets go on without it");
                     frozen.push(at);
                 }
@@ -311,7 +311,7 @@ impl Dispatcher {
             if before(lane) { lane.served(part) } else { Ok(()) }
         });
         for lane in self.lanes.iter().filter(|lane| !lane.doubtful) {
-            self.board.recognised(lane.id);
+            self.account.recognised(lane.id);
         }
     }
 
@@ -354,7 +354,7 @@ impl Dispatcher {
         if lane.open {
             lane.sender.mark(Item::Abort);
         }
-        self.board.detached(lane.id);
+        self.account.detached(lane.id);
         lane.sender.freeze();
     }
 
@@ -363,10 +363,10 @@ impl Dispatcher {
         let Some(session) = &mut self.session else { return };
         // A walsender that has just started names positions below its start: it reads from the slot's restart_lsn.
         session.seen = session.seen.max(end.lsn());
-        self.board.received(session.seen);
+        self.account.received(session.seen);
         for lane in self.lanes.iter_mut().filter(|lane| !lane.open) {
             if end.lsn().bytes_since(lane.dispatched.lsn()) >= self.progress_bytes {
-                advance(&self.board, lane, end);
+                advance(&self.account, lane, end);
             }
         }
     }
@@ -374,7 +374,7 @@ impl Dispatcher {
     /// Has every lane's progress stored up to here, where nothing before it is still to come.
     pub fn store(&mut self, end: EndLsn) {
         for lane in self.lanes.iter_mut().filter(|lane| !lane.open && !lane.doubtful && lane.dispatched < end) {
-            advance(&self.board, lane, end);
+            advance(&self.account, lane, end);
         }
     }
 
@@ -389,19 +389,19 @@ impl Dispatcher {
 
 /// Whether a lane's last commit needs not be recognised: there is none, the slot was confirmed beyond it, or it is what
 /// came last.
-fn settle(lane: &mut Lane, session: &Session, board: &Board) -> bool {
+fn settle(lane: &mut Lane, session: &Session, account: &Account) -> bool {
     let settled = lane.last.is_none_or(|last| last.commit_lsn.lsn() < session.confirmed || session.last == Some(last));
     if settled {
         lane.doubtful = false;
-        board.recognised(lane.id);
+        account.recognised(lane.id);
     }
     settled
 }
 
-fn advance(board: &Board, lane: &mut Lane, end: EndLsn) {
+fn advance(account: &Account, lane: &mut Lane, end: EndLsn) {
     lane.sender.mark(Item::Advance(end));
     lane.dispatched = end;
-    board.advanced(lane.id, end);
+    account.advanced(lane.id, end);
 }
 
 enum Offer {

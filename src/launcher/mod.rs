@@ -17,7 +17,8 @@
 //! | `target.rs` | one target: fed, and attached again whenever it comes back |
 //! | `target/attach.rs` | checked, copied, ready to be fed |
 //! | `target/pause.rs` | left alone until told to go on |
-//! | `board.rs` | what all report: feedback, metrics, status |
+//! | `account.rs` | one lane's positions: what may be confirmed, who is behind |
+//! | `board.rs` | what all report: metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `wish.rs` | which targets are to pause, or to go on |
@@ -42,6 +43,7 @@
 //! connection is closed in order, so that the slot is free at once. Whatever takes longer than `apply.drain_timeout` is
 //! cut off: as after a crash, what is not committed comes again.
 
+mod account;
 mod active;
 mod board;
 mod control;

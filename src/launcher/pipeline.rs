@@ -129,7 +129,7 @@ impl Pipeline {
                 return Err(error);
             }
             self.dispatcher.end_session();
-            self.board.session_lost();
+            self.board.main().session_lost();
             tokio::select! {
                 () = sleep(patience.wait(&error, &self.board)) => {}
                 () = self.stop.cancelled() => {
@@ -204,7 +204,7 @@ impl Pipeline {
         }
         let (start, binary) = (Some(start), text.is_none());
         let from = StartOptions { start, binary, hold_confirmation: true, ..options.start.clone() };
-        let receiver = WalReceiver::start(conn, &from, self.board.confirmed()).await.map_err(slot_gone)?;
+        let receiver = WalReceiver::start(conn, &from, self.board.main().confirmed()).await.map_err(slot_gone)?;
         let confirmed = self.check_slot(served).await?;
         Ok((receiver, confirmed))
     }

@@ -237,7 +237,7 @@ impl TargetTask {
         loop {
             tokio::select! {
                 ended = &mut worker => {
-                    let session = self.shared.board.session();
+                    let session = self.shared.board.lane(self.target().id).session();
                     self.refused = refusal.try_recv().ok().map(|gap| Refused { session, stored, gap });
                     return ended;
                 }

@@ -12,14 +12,12 @@ use super::{Attach, Command, Dispatcher};
 use crate::apply::progress::LastCommit;
 use crate::apply::queue::{Receiver, Work, queue};
 use crate::change::{Begin, Change, Commit, Delivery, Part, PgTime, TargetId};
-use crate::launcher::board::Board;
+use crate::launcher::account::Account;
 use crate::launcher::gap::Gap;
 use crate::lsn::{CommitLsn, EndLsn, Lsn};
 use crate::relation::{Column, Relation, RelationId, ReplicaIdentity, TableName};
 use crate::route::TargetRoute;
 use crate::row::{Cell, Row};
-use crate::telemetry::health::Health;
-use crate::telemetry::metrics::Metrics;
 
 const LANES: usize = 2;
 
@@ -84,8 +82,7 @@ fn end(lsn: u64) -> EndLsn {
 impl World {
     fn new() -> Self {
         let names: Vec<String> = (0..LANES).map(|lane| format!("t{lane}")).collect();
-        let health = Health::new("s", names.iter().map(String::as_str));
-        let board = Arc::new(Board::new(&names, health, Metrics::new("walferry")));
+        let account = Arc::new(Account::new(&names));
         let target =
             || Target { receiver: None, applied: Vec::new(), stored: end(1), last: None, refused: None, parts: 0 };
         let column = Column { name: "id".to_owned(), type_oid: 23, type_modifier: -1, is_key: true };
@@ -97,7 +94,7 @@ impl World {
             binary: false,
         };
         let targets = (0..LANES).map(|_| target()).collect();
-        let dispatcher = Dispatcher::new(board, LANES, 25);
+        let dispatcher = Dispatcher::new(account, LANES, 25);
         let mut world =
             Self { dispatcher, targets, sent: 0, session: false, position: 0, relation: Arc::new(relation) };
         for lane in 0..LANES {

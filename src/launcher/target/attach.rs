@@ -124,7 +124,7 @@ impl TargetTask {
         match stored.end_lsn {
             Some(end) => {
                 gap::check(stored, end, &facts)?;
-                let session = self.shared.board.session();
+                let session = self.shared.board.lane(self.target().id).session();
                 let same =
                     |refused: &&Refused| refused.stored == end && session.is_some() && refused.session == session;
                 if let Some(refused) = self.refused.as_ref().filter(same) {
