@@ -42,6 +42,8 @@ struct Entry {
     last: Option<CommitLsn>,
     /// Whether it has recognised its history in the session at hand.
     recognised: bool,
+    /// Whether it is fed through another slot, and has no part in what is confirmed through this one.
+    elsewhere: bool,
 }
 
 impl Ledger {
@@ -89,6 +91,33 @@ impl Ledger {
         (entry.dispatched, entry.durable, entry.last) = (Some(durable.end_lsn()), Some(durable), last);
     }
 
+    /// The target is fed through another slot from now on, which keeps for it what it needs.
+    pub fn leaves(&mut self, target: TargetId) {
+        self.targets[target.0].elsewhere = true;
+    }
+
+    /// The target is to be fed through this slot (again), from progress that it has on its disk: from now on nothing
+    /// above is confirmed that was not confirmed before.
+    pub fn joins(&mut self, target: TargetId, durable: Option<DurableLsn>, last: Option<CommitLsn>) {
+        let dispatched = durable.map(|durable| durable.end_lsn());
+        self.targets[target.0] = Entry { dispatched, durable, last, ..Entry::default() };
+    }
+
+    /// Whether the target has a part in what is confirmed through this slot.
+    pub fn counts(&self, target: TargetId) -> bool {
+        !self.targets[target.0].elsewhere
+    }
+
+    /// What the target is known to have on its disk.
+    pub fn durable_lsn(&self, target: TargetId) -> Option<DurableLsn> {
+        self.targets[target.0].durable
+    }
+
+    /// The last commit that the target was given.
+    pub fn last(&self, target: TargetId) -> Option<CommitLsn> {
+        self.targets[target.0].last
+    }
+
     /// A session begins: whether it brings what the targets have followed is not known yet.
     pub fn session_begins(&mut self) {
         self.targets.iter_mut().for_each(|target| target.recognised = false);
@@ -99,11 +128,17 @@ impl Ledger {
         self.targets[target.0].recognised = true;
     }
 
-    /// What the source may forget: the lowest stored progress; of a doubtful target no more than what precedes its last
-    /// commit. `None` while any is unknown, or without targets.
+    /// Whether the target has recognised its last commit in this session.
+    pub fn has_recognised(&self, target: TargetId) -> bool {
+        self.targets[target.0].recognised
+    }
+
+    /// What the source may forget: the lowest stored progress of those that count; of a doubtful target no more than
+    /// what precedes its last commit. `None` while any is unknown, or without targets.
     pub fn confirmed(&self) -> Option<ConfirmedFlush> {
         // `None` is less than every position, so one unknown makes the whole unknown.
-        self.targets.iter().map(Entry::bound).min().flatten().map(ConfirmedFlush::new)
+        let counting = self.targets.iter().filter(|target| !target.elsewhere);
+        counting.map(Entry::bound).min().flatten().map(ConfirmedFlush::new)
     }
 
     /// How far the source has been received.
@@ -158,6 +193,27 @@ mod tests {
         let mut ledger = Ledger::new(0);
         ledger.received(Lsn::new(900));
         assert_eq!(ledger.confirmed(), None);
+    }
+
+    #[test]
+    fn a_target_that_is_fed_elsewhere_holds_nothing_back_until_it_joins_again() {
+        let mut ledger = known(2);
+        let (away, other) = (TargetId(0), TargetId(1));
+        let confirmed = |ledger: &Ledger| ledger.confirmed().map(|flush| flush.lsn().as_u64());
+        ledger.durable(away, durable(100));
+        ledger.durable(other, durable(500));
+        assert_eq!(confirmed(&ledger), Some(100));
+        ledger.leaves(away);
+        assert_eq!((confirmed(&ledger), ledger.counts(away)), (Some(500), false));
+        ledger.joins(away, Some(durable(480)), Some(commit(470)));
+        assert_eq!((confirmed(&ledger), ledger.counts(away)), (Some(470), true), "it has not recognised its history");
+        ledger.recognised(away);
+        assert_eq!(confirmed(&ledger), Some(480));
+        ledger.joins(away, None, None);
+        assert_eq!(confirmed(&ledger), None, "where it is, is not known");
+        ledger.leaves(away);
+        ledger.leaves(other);
+        assert_eq!(confirmed(&ledger), None, "there is nobody to feed");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use model::{Dashboard, Panel};
 use walferry::telemetry::metrics::METRICS;
 
 /// Metrics that need no panel, each with the reason.
-const LEFT_OUT: &[(&str, &str)] = &[];
+const LEFT_OUT: &[(&str, &str)] = &[("walferry_target_own_slot", "what is kept for the slot shows it")];
 
 /// The units it may have, as Grafana names them; of another it would show the name.
 const UNITS: &[&str] = &["short", "s", "dtdurations", "bytes", "binBps", "percentunit", "rowsps", "cps"];

@@ -203,6 +203,11 @@ impl Sender {
         self.0.state().failing
     }
 
+    /// Whether less than half of what it holds is in it, so that its worker may soon have nothing to do.
+    pub fn is_low(&self) -> bool {
+        self.0.state().bytes <= self.0.limit / 2
+    }
+
     /// Waits until something has changed that lets a refused offer be made again.
     pub async fn changed(&self) {
         self.0.drained.notified().await;

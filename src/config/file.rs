@@ -73,6 +73,8 @@ pub(super) struct Apply {
     pub retry_max_interval: Text,
     pub halted_retry_interval: Text,
     pub drain_timeout: Text,
+    pub isolate_after: Text,
+    pub isolate_at: Text,
     pub progress_bytes: Text,
     pub statement_timeout: Text,
     pub lock_timeout: Text,

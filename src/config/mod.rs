@@ -137,6 +137,12 @@ pub struct Apply {
     /// How long a stop may take to commit what is queued; zero: it commits nothing more.
     #[serde(serialize_with = "render::duration")]
     pub drain_timeout: Duration,
+    /// How long a target may be away, or slower than the others, before it gets a slot of its own; `None`: for ever.
+    #[serde(serialize_with = "render::optional_duration")]
+    pub isolate_after: Option<Duration>,
+    /// Bytes of WAL that may be kept for one that is away or paused before it gets one at once.
+    #[serde(serialize_with = "render::size")]
+    pub isolate_at: u64,
     /// Bytes of WAL after which an idle stream's progress is stored on the targets.
     #[serde(serialize_with = "render::size")]
     pub progress_bytes: u64,

@@ -166,6 +166,8 @@ fn apply(reader: &mut Reader<'_>, written: &file::File) -> Option<Apply> {
         retry_max_interval: read!(reader, written, apply.retry_max_interval, duration, INTERVAL),
         halted_retry_interval: read!(reader, written, apply.halted_retry_interval, duration, INTERVAL),
         drain_timeout: read!(reader, written, apply.drain_timeout, duration, Duration::ZERO..=DAY),
+        isolate_after: read!(reader, written, apply.isolate_after, optional_duration, TIMEOUT),
+        isolate_at: read!(reader, written, apply.isolate_at, size, AMOUNT),
         progress_bytes: read!(reader, written, apply.progress_bytes, size, AMOUNT),
         statement_timeout: read!(reader, written, apply.statement_timeout, optional_duration, TIMEOUT),
         lock_timeout: read!(reader, written, apply.lock_timeout, optional_duration, TIMEOUT),

@@ -15,7 +15,7 @@ use super::error::LaunchError;
 use super::format::Format;
 use super::gauges::Gauges;
 use super::life::Left;
-use super::pipeline::{Pipeline, PipelineOptions};
+use super::pipeline::{PathObserver, Pipeline, PipelineOptions};
 use super::place::Places;
 use super::setup::Setup;
 use super::startup;
@@ -26,15 +26,12 @@ use super::wish::Wishes;
 use crate::postgres::Client;
 use crate::source::heartbeat;
 use crate::source::lock::StreamLock;
-use crate::source::wal_receiver::{StartOptions, WalReceiver};
+use crate::source::wal_receiver::WalReceiver;
 use crate::telemetry::state::SourceState;
 
 /// How often a standby asks whether it is its turn. It asks and does not wait in the server (`pg_advisory_lock`): the
 /// snapshot of a statement that waits keeps the source from cleaning up.
 const STANDBY_INTERVAL: Duration = Duration::from_millis(200);
-
-/// Part of a transaction in memory: four parts fill a queue, so that large transactions flow.
-const PARTS_PER_QUEUE: u64 = 4;
 
 /// How long to wait for whoever looks at the source to be done with it.
 const CLOSING: Duration = Duration::from_secs(1);
@@ -77,6 +74,8 @@ pub(super) async fn active(
     let shared = Arc::new(Shared {
         setup: Arc::clone(setup),
         facts: prepared.facts.clone(),
+        server_version: client.server_version(),
+        own: prepared.own.clone(),
         board: Arc::clone(board),
         commands,
         publication: publication.clone(),
@@ -125,22 +124,11 @@ fn pipeline(
     commands: mpsc::UnboundedReceiver<dispatch::Command>,
     stop: &CancellationToken,
 ) -> Pipeline {
-    let config = &setup.config;
-    let options = PipelineOptions {
-        connect: setup.source.clone(),
-        application_name: setup.application_name(),
-        start: StartOptions {
-            status_interval: config.source.status_interval,
-            ..StartOptions::new(config.source.slot.clone(), config.source.publication.clone())
-        },
-        facts,
-        max_frame: usize::try_from(config.source.max_frame).unwrap_or(usize::MAX),
-        part_bytes: usize::try_from(config.apply.queue_bytes / PARTS_PER_QUEUE).unwrap_or(usize::MAX),
-        retry_max_interval: setup.retry_max_interval(),
-        halted_retry_interval: config.apply.halted_retry_interval,
-    };
-    let dispatcher = Dispatcher::new(Arc::clone(board.main()), setup.targets.len(), config.apply.progress_bytes);
-    Pipeline::new(options, Arc::clone(board), dispatcher, format, commands, stop.clone())
+    let options = PipelineOptions::new(setup, &setup.stream, facts);
+    let apply = &setup.config.apply;
+    let dispatcher =
+        Dispatcher::new(Arc::clone(board.main()), setup.targets.len(), apply.progress_bytes, apply.isolate_after);
+    Pipeline::new(options, Arc::clone(board) as Arc<dyn PathObserver>, dispatcher, format, commands, stop.clone())
 }
 
 /// Runs the tasks until one ends, or all are told to stop; then stops the others in order. Gives the lock, if all was

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{debug, error, info, warn};
 
 use super::account::Account;
+use super::pipeline::PathObserver;
 use crate::apply::error::{ApplyError, ConflictKind};
 use crate::apply::observer::Observer;
 use crate::apply::progress::LastCommit;
@@ -79,6 +80,24 @@ impl Board {
         Arc::clone(&lock(&self.targets[id.0].lane))
     }
 
+    /// Another lane feeds this target from now on.
+    pub fn fed_by(&self, id: TargetId, lane: &Arc<Account>) {
+        *lock(&self.targets[id.0].lane) = Arc::clone(lane);
+        let own = !Arc::ptr_eq(lane, &self.main);
+        self.targets[id.0].metrics.own_slot.set(if own { 1.0 } else { 0.0 });
+        self.health.target(self.name(id), |target| target.own_slot = own);
+    }
+
+    /// So much WAL is kept on the source for a target's own slot; `None`: it has none.
+    pub fn own_slot_keeps(&self, id: TargetId, bytes: Option<u64>) {
+        self.targets[id.0].metrics.own_slot_retained.set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
+    }
+
+    /// The names of all targets, in their places.
+    pub fn names(&self) -> Vec<String> {
+        self.targets.iter().map(|target| target.name.clone()).collect()
+    }
+
     /// The name of a target.
     pub fn name(&self, id: TargetId) -> &str {
         &self.targets[id.0].name
@@ -89,12 +108,6 @@ impl Board {
         self.source.set_state(state);
         self.source.connected.set(if state == SourceState::Streaming { 1.0 } else { 0.0 });
         self.health.update(|status| status.source.state = state);
-    }
-
-    /// A replication connection was opened after the first.
-    pub fn reconnected(&self) {
-        self.source.reconnects.increment(1);
-        self.health.update(|status| status.source.reconnects += 1);
     }
 
     /// The stream from the source has failed.
@@ -114,6 +127,23 @@ impl Board {
         };
         let error = LastError::new(message, hint, SystemTime::now());
         self.health.update(|status| status.source.last_error = Some(error));
+    }
+
+    /// A target's own lane does not get on.
+    pub fn lane_failed(&self, id: TargetId, error: &dyn Judged) {
+        let (target, message) = (self.name(id), chain(error));
+        let hint = match error.verdict() {
+            Verdict::Retry => {
+                warn!(target, "the slot of its own: {message}; trying again");
+                None
+            }
+            Verdict::Halt { hint } => {
+                error!(target, hint, "the slot of its own: {message}");
+                Some(hint)
+            }
+        };
+        let error = LastError::new(message, hint, SystemTime::now());
+        self.health.target(target, |status| status.last_error = Some(error));
     }
 
     /// What the source says of the slot.
@@ -139,7 +169,9 @@ impl Board {
 
     /// The source's WAL ends here now.
     pub fn wal_end(&self, end: Lsn) {
-        self.main.wal_end(end);
+        for target in &self.targets {
+            lock(&target.lane).wal_end(end);
+        }
     }
 
     /// A target that comes (back) has progress up to here on its disk.
@@ -159,6 +191,11 @@ impl Board {
         self.targets[id.0].metrics.set_state(state);
         self.health.target(self.name(id), |target| target.state = state);
         self.rests();
+    }
+
+    /// Whether a target is in this state.
+    pub fn is(&self, id: TargetId, state: TargetState) -> bool {
+        self.health.target(self.name(id), |target| target.state == state)
     }
 
     /// Since when a target is paused; `None`: it is not, or does not know it yet.
@@ -256,6 +293,24 @@ impl Board {
             });
         }
         self.health.remember_lag(now);
+    }
+}
+
+impl PathObserver for Board {
+    fn streaming(&self, again: bool) {
+        self.source_state(SourceState::Streaming);
+        if again {
+            self.source.reconnects.increment(1);
+            self.health.update(|status| status.source.reconnects += 1);
+        }
+    }
+
+    fn failed(&self, error: &dyn Judged) {
+        self.source_failed(error);
+    }
+
+    fn idle(&self) {
+        self.rests();
     }
 }
 

@@ -25,6 +25,11 @@ impl Waiting {
         Self { attached: true, since: None, sent: Some(stored.lsn()), stored: Some(stored.lsn()) }
     }
 
+    /// Whether it is fed.
+    pub fn is_attached(&self) -> bool {
+        self.attached
+    }
+
     /// It is no longer fed.
     pub fn detached(&mut self, now: SystemTime) {
         self.attached = false;

@@ -16,10 +16,12 @@
 //! | `thread.rs` | the thread on which the path runs |
 //! | `target.rs` | one target: fed, and attached again whenever it comes back |
 //! | `target/attach.rs` | checked, copied, ready to be fed |
+//! | `target/own.rs` | when it gets a lane of its own, and joins the others again |
 //! | `target/pause.rs` | left alone until told to go on |
 //! | `account.rs` | one lane's positions: what may be confirmed, who is behind |
 //! | `board.rs` | what all report: metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
+//! | `lane.rs` | a slot and a path for one target |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `wish.rs` | which targets are to pause, or to go on |
 //!
@@ -54,6 +56,7 @@ mod format;
 pub mod gap;
 mod gauges;
 mod lag;
+mod lane;
 mod life;
 mod pipeline;
 mod place;

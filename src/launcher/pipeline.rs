@@ -19,10 +19,11 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::board::Board;
+use super::account::Account;
 use super::dispatch::{Command, Dispatcher};
 use super::error::LaunchError;
 use super::format::{Format, Stranger};
+use super::setup::Setup;
 use super::startup::Facts;
 use crate::change::Delivery;
 use crate::error::{Judged, Verdict};
@@ -33,11 +34,13 @@ use crate::postgres::{Client, ConnectOptions, WireConnection};
 use crate::source::slot;
 use crate::source::wal_receiver::{Received, StartOptions, WalReceiver};
 use crate::source::{SourceError, identity};
-use crate::telemetry::state::SourceState;
 use crate::transaction::Assembler;
 
 /// How many frames are handled before the other things the path listens to get their turn.
 const STRETCH: usize = 1_000;
+
+/// Part of a transaction in memory: four parts fill a queue, so that large transactions flow.
+const PARTS_PER_QUEUE: u64 = 4;
 
 /// Between two attempts to get a slot that another connection still has.
 const OCCUPIED: Duration = Duration::from_millis(300);
@@ -68,10 +71,41 @@ pub struct PipelineOptions {
     pub halted_retry_interval: Duration,
 }
 
-/// The path, with its lanes.
+impl PipelineOptions {
+    /// A path that reads this slot of the source as found.
+    pub fn new(setup: &Setup, slot: &str, facts: Facts) -> Self {
+        let config = &setup.config;
+        Self {
+            connect: setup.source.clone(),
+            application_name: setup.application_name(),
+            start: StartOptions {
+                status_interval: config.source.status_interval,
+                ..StartOptions::new(slot.to_owned(), config.source.publication.clone())
+            },
+            facts,
+            max_frame: usize::try_from(config.source.max_frame).unwrap_or(usize::MAX),
+            part_bytes: usize::try_from(config.apply.queue_bytes / PARTS_PER_QUEUE).unwrap_or(usize::MAX),
+            retry_max_interval: setup.retry_max_interval(),
+            halted_retry_interval: config.apply.halted_retry_interval,
+        }
+    }
+}
+
+/// Hears of how a path is.
+pub trait PathObserver: Send + Sync {
+    /// A session has begun; `again`: not the first.
+    fn streaming(&self, again: bool);
+    /// A session has failed, or none could be had.
+    fn failed(&self, error: &dyn Judged);
+    /// There is nobody to feed.
+    fn idle(&self);
+}
+
+/// The path, with its feeds.
 pub struct Pipeline {
     options: PipelineOptions,
-    board: Arc<Board>,
+    account: Arc<Account>,
+    observer: Arc<dyn PathObserver>,
     dispatcher: Dispatcher,
     format: Format,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -98,13 +132,14 @@ impl Pipeline {
     /// A path without lanes; they come through `commands`.
     pub fn new(
         options: PipelineOptions,
-        board: Arc<Board>,
+        observer: Arc<dyn PathObserver>,
         dispatcher: Dispatcher,
         format: Format,
         commands: mpsc::UnboundedReceiver<Command>,
         stop: CancellationToken,
     ) -> Self {
-        Self { options, board, dispatcher, format, commands, stop }
+        let account = Arc::clone(dispatcher.account());
+        Self { options, account, observer, dispatcher, format, commands, stop }
     }
 
     /// Runs until told to stop: then gives the receiver, still reporting status, or none if there is no session.
@@ -129,9 +164,9 @@ impl Pipeline {
                 return Err(error);
             }
             self.dispatcher.end_session();
-            self.board.main().session_lost();
+            self.account.session_lost();
             tokio::select! {
-                () = sleep(patience.wait(&error, &self.board)) => {}
+                () = sleep(patience.wait(&error, &*self.observer)) => {}
                 () = self.stop.cancelled() => {
                     self.dispatcher.close();
                     return Ok(None);
@@ -149,11 +184,8 @@ impl Pipeline {
         let (receiver, confirmed) = opened.map_err(|_| LaunchError::SourceSilent { waited: OPENING })??;
         self.dispatcher.begin_session(start, confirmed);
         receiver.may_confirm();
-        self.board.source_state(SourceState::Streaming);
-        info!(start = %start, "streaming");
-        if patience.sessions > 0 {
-            self.board.reconnected();
-        }
+        info!(slot = self.options.start.slot, start = %start, "streaming");
+        self.observer.streaming(patience.sessions > 0);
         *patience = Patience { sessions: patience.sessions + 1, ..Patience::new(&self.options) };
         self.stream(receiver).await
     }
@@ -168,7 +200,7 @@ impl Pipeline {
             if let Some(start) = self.dispatcher.start() {
                 return Some(start);
             }
-            self.board.rests();
+            self.observer.idle();
             tokio::select! {
                 biased;
                 () = self.stop.cancelled() => return None,
@@ -204,7 +236,7 @@ impl Pipeline {
         }
         let (start, binary) = (Some(start), text.is_none());
         let from = StartOptions { start, binary, hold_confirmation: true, ..options.start.clone() };
-        let receiver = WalReceiver::start(conn, &from, self.board.main().confirmed()).await.map_err(slot_gone)?;
+        let receiver = WalReceiver::start(conn, &from, self.account.confirmed()).await.map_err(slot_gone)?;
         let confirmed = self.check_slot(served).await?;
         Ok((receiver, confirmed))
     }
@@ -309,10 +341,10 @@ impl Patience {
 
     /// Reports the error, and gives the time to wait. Whoever holds the slot lets go of it sooner or later; then every
     /// moment counts, and it is said once.
-    fn wait(&mut self, error: &LaunchError, board: &Board) -> Duration {
+    fn wait(&mut self, error: &LaunchError, observer: &dyn PathObserver) -> Duration {
         let occupied = matches!(error, LaunchError::Source(SourceError::SlotActive { .. }));
         if !(occupied && self.said) {
-            board.source_failed(error);
+            observer.failed(error);
         }
         self.said = occupied;
         match error.verdict() {

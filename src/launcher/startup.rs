@@ -5,6 +5,7 @@
 //! made, so that after a crash between the two a slot that nobody knows is certainly not ours, and a slot that is
 //! missing though a target has a position is certainly lost.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use super::error::LaunchError;
 use super::place;
 use super::setup::{Setup, TargetSetup};
 use crate::apply::progress::{self, Stored, Stream};
+use crate::change::TargetId;
 use crate::error::{Judged, chain};
 use crate::lsn::EndLsn;
 use crate::postgres::wire::Purpose;
@@ -77,6 +79,8 @@ pub struct Prepared {
     pub publication: Publication,
     /// The snapshot of the slot's making, if it was made just now.
     pub snapshot: Option<Arc<Snapshot>>,
+    /// The targets that have slots of their own.
+    pub own: BTreeSet<TargetId>,
 }
 
 /// Makes sure of publication and slot.
@@ -103,14 +107,40 @@ pub async fn prepare(setup: &Setup, client: &Client, board: &Board) -> Result<Pr
     }
     let (publication, targets) = try_join!(publish(setup, client), ask_targets(setup, board, found.is_some()))?;
     if found.is_some() {
-        return Ok(Prepared { facts, publication, snapshot: None });
+        let own = own_slots(setup, client).await?;
+        return Ok(Prepared { facts, publication, snapshot: None, own });
     }
     register(setup, &facts, client, targets).await?;
     board.source_state(SourceState::Copying);
     info!(slot = name, "creating the slot; this waits for every transaction that runs on the source now");
     let snapshot = slot::create(conn, name, false, true, client).await?;
     info!(slot = name, lsn = %snapshot.lsn, "slot created");
-    Ok(Prepared { facts, publication, snapshot: Some(Arc::new(snapshot)) })
+    // Whatever is left of an earlier slot of this name is of no use to anybody.
+    for left in slot::lane::of(client, name).await? {
+        give_up(client, &left.name).await;
+    }
+    Ok(Prepared { facts, publication, snapshot: Some(Arc::new(snapshot)), own: BTreeSet::new() })
+}
+
+/// The targets that have slots of their own. Slots of targets that are not followed any more are dropped.
+async fn own_slots(setup: &Setup, client: &Client) -> Result<BTreeSet<TargetId>, LaunchError> {
+    let mut own = BTreeSet::new();
+    for found in slot::lane::of(client, &setup.stream).await? {
+        let named = |target: &&TargetSetup| slot::lane::name(&setup.stream, &target.name) == found.name;
+        match setup.targets.iter().find(named) {
+            Some(target) => _ = own.insert(target.id),
+            None => give_up(client, &found.name).await,
+        }
+    }
+    Ok(own)
+}
+
+/// Drops a slot that nobody needs; if it does not go, the next start tries again.
+async fn give_up(client: &Client, slot: &str) {
+    match slot::drop(client, slot).await {
+        Ok(()) => info!(slot, "dropped: it was the own slot of a target that is not followed any more"),
+        Err(error) => warn!(slot, "of no use any more, and cannot be dropped: {}", chain(&error)),
+    }
 }
 
 /// The publication, made if it may be.

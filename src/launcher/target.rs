@@ -4,13 +4,15 @@
 //! copy what is not copied, then be fed from the stored progress on.
 
 mod attach;
+mod own;
 mod pause;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,6 +21,7 @@ use super::dispatch::{Attach, Command};
 use super::error::LaunchError;
 use super::gap::Gap;
 use super::gauges::Gauges;
+use super::lane::OwnLane;
 use super::place::Places;
 use super::setup::{Setup, TargetSetup};
 use super::startup::Facts;
@@ -29,6 +32,7 @@ use crate::apply::progress::LastCommit;
 use crate::apply::queue::queue;
 use crate::apply::session::{Session, SessionOptions};
 use crate::apply::worker::{self, Ended, WorkerOptions};
+use crate::change::TargetId;
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::{Client, binary};
@@ -38,6 +42,7 @@ use crate::source::publication::Publication;
 use crate::source::slot::Snapshot;
 use crate::tablesync;
 use crate::telemetry::state::TargetState;
+use own::Joining;
 
 /// What all targets' tasks share.
 pub struct Shared {
@@ -45,6 +50,10 @@ pub struct Shared {
     pub setup: Arc<Setup>,
     /// The source as found at the start.
     pub facts: Facts,
+    /// The source's `server_version_num`.
+    pub server_version: u32,
+    /// The targets that had slots of their own at the start.
+    pub own: BTreeSet<TargetId>,
     /// Who is told.
     pub board: Arc<Board>,
     /// The way to the path. It takes commands between transactions only, and whoever sends one must not wait for that.
@@ -75,6 +84,26 @@ pub struct TargetTask {
     refused: Option<Refused>,
     observer: Arc<TargetBoard>,
     wanted: Wanted,
+    /// The lane that it has to itself; `None`: it is fed with the others.
+    own: Option<OwnLane>,
+    joining: Joining,
+    /// Whether there may be a slot of its own that it needs no more.
+    left_over: bool,
+    /// Since when it is not fed.
+    away: Instant,
+    backoff: ExponentialBackoff,
+    /// Where it was when it was attached last.
+    stood: Option<EndLsn>,
+}
+
+/// What came of attaching a target and feeding it.
+enum Turn {
+    /// It is to be attached again.
+    Again,
+    /// The end of all.
+    End,
+    /// The same, after a while.
+    Failed(LaunchError),
 }
 
 /// What a target is found to be.
@@ -110,7 +139,29 @@ impl TargetTask {
         let snapshot = snapshot.map(|snapshot| (snapshot, Arc::clone(&attached_to)));
         let wanted = shared.wishes.of(&shared.setup.targets[place].name);
         let (uncopied, refused) = (HashSet::new(), None);
-        Self { shared, place, snapshot, publication, attached_to, uncopied, refused, observer, wanted }
+        let has_own = shared.own.contains(&shared.setup.targets[place].id);
+        let backoff = backoff(&shared.setup);
+        let mut task = Self {
+            shared,
+            place,
+            snapshot,
+            publication,
+            attached_to,
+            uncopied,
+            refused,
+            observer,
+            wanted,
+            own: None,
+            joining: Joining::Not,
+            left_over: false,
+            away: Instant::now(),
+            backoff,
+            stood: None,
+        };
+        if has_own {
+            task.found_own();
+        }
+        task
     }
 
     fn target(&self) -> &TargetSetup {
@@ -119,63 +170,118 @@ impl TargetTask {
 
     /// Runs until told to stop: then ends when what is queued is applied.
     pub async fn run(mut self) {
-        let mut backoff = self.backoff();
-        let mut stood = None;
         let stop = self.shared.stop.clone();
         loop {
-            self.shared.board.target_state(self.target().id, TargetState::Connecting);
-            let (wanted, mut news) = (self.wanted.clone(), self.wanted.news());
-            let found = tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = wanted.until(Wish::Pause) => Ok(Found::Paused(None)),
-                found = self.attach() => found,
-            };
-            let failure = match found {
-                Ok(Found::Paused(since)) => {
-                    tokio::select! {
-                        () = stop.cancelled() => return,
-                        () = self.paused(since) => {}
-                    }
-                    backoff = self.backoff();
-                    continue;
-                }
-                Ok(Found::Ready(attached)) => {
-                    // Only who gets on is forgiven.
-                    if stood.replace(attached.stored) != Some(attached.stored) {
-                        backoff = self.backoff();
-                    }
-                    match self.feed(*attached).await {
-                        _ if self.wanted.is(Wish::Pause) && !stop.is_cancelled() => continue,
-                        Ended::Drained | Ended::Cancelled => return,
-                        Ended::CaughtUp => match &self.refused {
-                            Some(refused) => refused.gap.clone().into(),
-                            None => continue,
-                        },
-                        Ended::Lost(error) => match self.copy_again(error).await {
-                            Ok(()) => continue,
-                            Err(error) => error,
-                        },
-                    }
-                }
-                Err(error) => {
-                    // The next copy takes a new one: as long as it is held, the source cannot clean up behind it.
-                    self.snapshot = None;
-                    error
-                }
+            let mut news = self.wanted.news();
+            let failure = match self.turn(&stop).await {
+                Turn::Again => continue,
+                Turn::End => break,
+                Turn::Failed(failure) => failure,
             };
             let verdict = failure.verdict();
             self.shared.board.target_failed(self.target().id, &failure, &verdict);
             let wait = match verdict {
-                Verdict::Retry => backoff.next().unwrap_or(self.shared.setup.retry_max_interval()),
+                Verdict::Retry => self.backoff.next().unwrap_or(self.shared.setup.retry_max_interval()),
                 Verdict::Halt { .. } => self.shared.setup.config.apply.halted_retry_interval,
             };
+            let due = self.due();
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => break,
                 // To be paused, or tried at once by who has mended it.
                 _ = news.changed() => {}
-                () = tokio::time::sleep(wait) => {}
+                () = due => self.isolate("away for long").await,
+                () = sleep(wait) => {}
             }
+        }
+        if let Some(mut own) = self.own.take() {
+            own.end().await;
+        }
+    }
+
+    /// From attaching the target to the end of its being fed, or of its pause.
+    async fn turn(&mut self, stop: &CancellationToken) -> Turn {
+        self.shared.board.target_state(self.target().id, TargetState::Connecting);
+        let wanted = self.wanted.clone();
+        let found = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Turn::End,
+            () = wanted.until(Wish::Pause) => Ok(Found::Paused(None)),
+            found = self.attach() => found,
+        };
+        match found {
+            Ok(Found::Ready(attached)) => self.serve(*attached, stop).await,
+            Ok(Found::Paused(since)) => self.rest(since, stop).await,
+            Err(error) => {
+                // The next copy takes a new one: as long as it is held, the source cannot clean up behind it.
+                self.snapshot = None;
+                self.give_up_joining();
+                Turn::Failed(error)
+            }
+        }
+    }
+
+    /// The target is left alone for as long as its operator wants.
+    async fn rest(&mut self, since: Option<String>, stop: &CancellationToken) -> Turn {
+        self.give_up_joining();
+        loop {
+            let due = self.due();
+            tokio::select! {
+                () = stop.cancelled() => return Turn::End,
+                () = due => self.isolate("paused for long").await,
+                () = self.paused(since.clone()) => break,
+            }
+        }
+        self.backoff = backoff(&self.shared.setup);
+        Turn::Again
+    }
+
+    /// Has it fed until that ends, and tells what is next.
+    async fn serve(&mut self, attached: Attached, stop: &CancellationToken) -> Turn {
+        // Only who gets on is forgiven.
+        if self.stood.replace(attached.stored) != Some(attached.stored) {
+            self.backoff = backoff(&self.shared.setup);
+        }
+        let commands = match self.commands() {
+            Ok(commands) => commands,
+            Err(error) => return Turn::Failed(error),
+        };
+        let ended = self.feed(attached, commands).await;
+        self.away = Instant::now();
+        if !matches!(self.joining, Joining::Ready) {
+            self.give_up_joining();
+        }
+        let stops = stop.is_cancelled();
+        match ended {
+            _ if self.wanted.is(Wish::Pause) && !stops => Turn::Again,
+            Ended::Drained if self.own.is_some() && !stops => Turn::Failed(self.lane_failure().await),
+            Ended::Drained | Ended::Cancelled => Turn::End,
+            Ended::CaughtUp => match &self.refused {
+                Some(refused) => Turn::Failed(refused.gap.clone().into()),
+                None => Turn::Again,
+            },
+            Ended::Lost(error) => match self.copy_again(error).await {
+                Ok(()) => Turn::Again,
+                Err(error) => Turn::Failed(error),
+            },
+        }
+    }
+
+    /// Waits until it is to be isolated, for not being fed.
+    fn due(&self) -> impl Future<Output = ()> + use<> {
+        let (shared, id, away, is_alone) = (Arc::clone(&self.shared), self.target().id, self.away, self.own.is_some());
+        async move {
+            match is_alone {
+                true => std::future::pending().await,
+                false => own::due(&shared, id, away).await,
+            }
+        }
+    }
+
+    /// Why its own lane feeds nobody any more.
+    async fn lane_failure(&mut self) -> LaunchError {
+        match &mut self.own {
+            Some(own) => own.failure().await,
+            None => LaunchError::TaskFailed { what: "the main lane is gone".to_owned() },
         }
     }
 
@@ -201,17 +307,8 @@ impl TargetTask {
         }
     }
 
-    fn backoff(&self) -> ExponentialBackoff {
-        ExponentialBuilder::default()
-            .with_min_delay(std::time::Duration::from_millis(100))
-            .with_max_delay(self.shared.setup.retry_max_interval())
-            .with_jitter()
-            .without_max_times()
-            .build()
-    }
-
     /// Has the worker fed until it ends. A change of the publication ends it too: what is new must be copied first.
-    async fn feed(&mut self, attached: Attached) -> Ended {
+    async fn feed(&mut self, attached: Attached, commands: mpsc::UnboundedSender<Command>) -> Ended {
         let (setup, target) = (Arc::clone(&self.shared.setup), self.target());
         let id = target.id;
         let Attached { session, stored, last, copied } = attached;
@@ -222,8 +319,9 @@ impl TargetTask {
         let route = TargetRoute::new(id, tables, copied).without(self.uncopied.clone());
         let (refused, mut refusal) = oneshot::channel();
         let text_only = !binary::is_proven(session.client.server_version());
-        let attach = Attach { id, sender, stored, last, route, text_only, refused };
-        if self.shared.commands.send(Command::Attach(Box::new(attach))).is_err() {
+        let slow = Arc::new(Notify::new());
+        let attach = Attach { id, sender, stored, last, route, text_only, slow: Arc::clone(&slow), refused };
+        if commands.send(Command::Attach(Box::new(attach))).is_err() {
             return Ended::Cancelled;
         }
         info!(target = target.name, from = %stored, "applying");
@@ -231,9 +329,11 @@ impl TargetTask {
         let given_up = self.shared.stop.child_token();
         let worker = worker::run(options, session, stored, receiver, given_up.clone());
         tokio::pin!(worker);
-        let (wanted, commands) = (self.wanted.clone(), self.shared.commands.clone());
-        let parting = pause::parting(id, wanted, commands, given_up, setup.config.apply.drain_timeout);
+        let parting =
+            pause::parting(id, self.wanted.clone(), commands.clone(), given_up, setup.config.apply.drain_timeout);
         tokio::pin!(parting);
+        let (mut looks, mut failing) = (interval(own::LOOK), None);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 ended = &mut worker => {
@@ -251,9 +351,18 @@ impl TargetTask {
                         continue;
                     }
                     // The lane is frozen, and the worker ends once it has applied what it was given.
-                    if self.shared.commands.send(Command::Detach(id)).is_err() {
+                    if commands.send(Command::Detach(id)).is_err() {
                         return worker.await;
                     }
+                }
+                // The path has let go of it, and it applies what it was given.
+                () = slow.notified() => self.isolate("slower than the others").await,
+                _ = looks.tick() => {
+                    if self.keeps_failing(&mut failing) && commands.send(Command::Detach(id)).is_ok() {
+                        self.isolate("away for long").await;
+                    }
+                    self.look_at_joining(&commands);
+                    self.drop_left_over().await;
                 }
             }
         }
@@ -297,4 +406,13 @@ impl TargetTask {
         };
         wanted(&now) != wanted(&self.attached_to)
     }
+}
+
+fn backoff(setup: &Setup) -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(std::time::Duration::from_millis(100))
+        .with_max_delay(setup.retry_max_interval())
+        .with_jitter()
+        .without_max_times()
+        .build()
 }

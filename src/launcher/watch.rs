@@ -132,10 +132,17 @@ impl Watch {
 
     async fn look(&self, read: bool) -> Result<(), LaunchError> {
         let slot = slot::inspect(&self.client, &self.setup.stream).await?;
-        let retained = slot.as_ref().and_then(|slot| slot.retained_bytes);
-        let safe = slot.as_ref().and_then(|slot| slot.safe_wal_size).map(|bytes| bytes.max(0).unsigned_abs());
+        let own = slot::lane::of(&self.client, &self.setup.stream).await?;
+        let slots = || slot.iter().chain(&own);
+        let retained = slots().filter_map(|slot| slot.retained_bytes).max();
+        let safe = slots().filter_map(|slot| slot.safe_wal_size).map(|bytes| bytes.max(0).unsigned_abs()).min();
         let state = slot.as_ref().map_or(SlotState::Missing, |slot| state(slot.wal_status.as_deref()));
         self.board.slot(state, retained, safe);
+        for target in &self.setup.targets {
+            let name = slot::lane::name(&self.setup.stream, &target.name);
+            let kept = own.iter().find(|slot| slot.name == name).and_then(|slot| slot.retained_bytes);
+            self.board.own_slot_keeps(target.id, kept);
+        }
         if let Some((restart, retained)) = slot.and_then(|slot| slot.restart_lsn.zip(slot.retained_bytes)) {
             self.board.wal_end(Lsn::new(restart.as_u64() + retained));
         }

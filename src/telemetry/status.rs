@@ -36,9 +36,9 @@ pub struct SourceStatus {
     pub received_lsn: Option<String>,
     /// Up to where the source was told to forget.
     pub confirmed_lsn: Option<String>,
-    /// WAL that the source keeps for the slot, in bytes.
+    /// WAL that the source keeps for the stream's slots, in bytes.
     pub retained_wal_bytes: Option<u64>,
-    /// WAL that it can still write before it may drop what the slot needs, in bytes; `None` also where there is no
+    /// WAL that it can still write before it may drop what one of them needs, in bytes; `None` also where there is no
     /// limit.
     #[serde(default)]
     pub safe_wal_bytes: Option<u64>,
@@ -61,6 +61,9 @@ pub struct TargetStatus {
     /// yet, and goes on should this daemon end.
     #[serde(default)]
     pub paused_at: Option<String>,
+    /// Whether it is fed through a slot of its own, so that the others are not held up.
+    #[serde(default)]
+    pub own_slot: bool,
     /// WAL between that and the end of the source's, in bytes.
     pub lag_bytes: Option<u64>,
     /// Age of the oldest transaction that waits, in seconds; 0 when none does.
@@ -149,7 +152,11 @@ impl StatusSnapshot {
             let since = since.map_or_else(String::new, |since| format!(" since {since}"));
             format!("target {name} is paused{since}; the source keeps its WAL until \"walferry target resume {name}\"")
         });
-        self.not_ready().into_iter().chain(paused).collect()
+        let own = self.targets.iter().filter(|target| target.own_slot && target.state == TargetState::Applying);
+        let own = own.map(|target| {
+            format!("target {} catches up, from a slot of its own so that it holds up nobody", target.name)
+        });
+        self.not_ready().into_iter().chain(paused).chain(own).collect()
     }
 
     /// Whether nobody wants anything from the source.

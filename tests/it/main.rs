@@ -36,6 +36,9 @@ mod partitions;
 /// The status page in a browser.
 mod page;
 
+/// Targets with slots of their own.
+mod lanes;
+
 /// Targets that are left alone for a while.
 mod pausing;
 

@@ -94,7 +94,7 @@ impl World {
             binary: false,
         };
         let targets = (0..LANES).map(|_| target()).collect();
-        let dispatcher = Dispatcher::new(account, LANES, 25);
+        let dispatcher = Dispatcher::new(account, LANES, 25, None);
         let mut world =
             Self { dispatcher, targets, sent: 0, session: false, position: 0, relation: Arc::new(relation) };
         for lane in 0..LANES {
@@ -115,7 +115,8 @@ impl World {
         let (refused, refusal) = oneshot::channel();
         target.refused = Some(refusal);
         let (stored, last) = (target.stored, target.last);
-        let attach = Attach { id: TargetId(lane), sender, stored, last, route, text_only: false, refused };
+        let (id, slow) = (TargetId(lane), Arc::default());
+        let attach = Attach { id, sender, stored, last, route, text_only: false, slow, refused };
         if self.dispatcher.command(Command::Attach(Box::new(attach))) || !self.session {
             self.reconnect();
         }
@@ -323,9 +324,9 @@ fn refusal(world: &mut World, lane: usize) -> Option<Gap> {
 #[test]
 fn a_target_that_recognises_its_last_commit_is_fed_and_not_given_it_again() {
     let mut world = resumed();
-    assert!(world.dispatcher.lanes.iter().all(|lane| lane.doubtful));
+    assert!(world.dispatcher.feeds.iter().all(|feed| feed.doubtful));
     world.send(2);
-    assert!(world.dispatcher.lanes.iter().all(|lane| !lane.doubtful));
+    assert!(world.dispatcher.feeds.iter().all(|feed| !feed.doubtful));
     while world.work(0) {}
     assert_eq!(world.targets[0].applied, [10, 20, 30]);
     assert_eq!(refusal(&mut world, 0), None);
@@ -361,7 +362,7 @@ fn a_slot_that_was_confirmed_beyond_the_last_commit_is_proof_enough() {
     let mut world = resumed();
     world.dispatcher.end_session();
     world.dispatcher.begin_session(Lsn::new(15), Lsn::new(20));
-    assert!(world.dispatcher.lanes.iter().all(|lane| !lane.doubtful));
+    assert!(world.dispatcher.feeds.iter().all(|feed| !feed.doubtful));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::launcher::error::LaunchError;
 use crate::launcher::follow;
 use crate::launcher::gap::{self, SourceFacts};
 use crate::launcher::wish::Wish;
-use crate::lsn::Lsn;
+use crate::lsn::{DurableLsn, Lsn};
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, WireConnection};
 use crate::relation::TableName;
@@ -48,7 +48,8 @@ impl TargetTask {
             progress::resume(&session.client, &stream.name).await?;
             self.wanted.noted(Wish::Resume);
         }
-        let mut stored = self.read(&session.client).await?;
+        let (mut stored, durable) = self.read(&session.client).await?;
+        self.choose_lane(&source, &stored, durable).await?;
         if let Some(since) = stored.paused_at.take() {
             return Ok(Found::Paused(Some(since)));
         }
@@ -82,16 +83,12 @@ impl TargetTask {
         Ok(now)
     }
 
-    /// Where the target stands: from now on nothing above is confirmed. What it shows may be of a daemon that was just
-    /// killed, and not on its disk yet; what is confirmed must be.
-    async fn read(&self, client: &Client) -> Result<Stored, LaunchError> {
+    /// Where the target stands. What it shows may be of a daemon that was just killed, and not on its disk yet; what is
+    /// confirmed must be.
+    async fn read(&self, client: &Client) -> Result<(Stored, Option<DurableLsn>), LaunchError> {
         let stream = &self.shared.setup.stream;
         let found = progress::read_durable(client, stream).await?;
-        let (stored, durable) = found.ok_or_else(|| progress::ProgressError::Taken(stream.clone()))?;
-        if let Some(durable) = durable {
-            self.shared.board.stands_at(self.target().id, durable, stored.last);
-        }
-        Ok(stored)
+        Ok(found.ok_or_else(|| progress::ProgressError::Taken(stream.clone()))?)
     }
 
     /// Whether what the target has and what the slot gives fit together. Asks the source anew each time.
@@ -104,8 +101,8 @@ impl TargetTask {
             true => identity::timeline_history(&mut conn, identity.timeline).await?,
             false => Vec::new(),
         };
-        let Some(slot) = slot::inspect(source, &setup.stream).await? else {
-            let (slot, target) = (setup.stream.clone(), self.target().name.clone());
+        let Some(slot) = slot::inspect(source, self.slot()).await? else {
+            let (slot, target) = (self.slot().to_owned(), self.target().name.clone());
             return Err(match stored.end_lsn {
                 Some(stored) => LaunchError::SlotLost { slot, target, stored },
                 None => SourceError::SlotMissing { slot }.into(),
@@ -118,7 +115,7 @@ impl TargetTask {
             switches: switches.into_iter().map(|switch| (switch.timeline, switch.switch)).collect(),
             flushed: identity.flush_lsn,
             database: identity.database,
-            slot: slot.name,
+            slot: setup.stream.clone(),
             confirmed: slot.confirmed_flush,
         };
         match stored.end_lsn {
@@ -156,7 +153,11 @@ impl TargetTask {
             let (snapshot, now) = self.snapshot(source, &publication, &scope.tables).await?;
             if let Some(snapshot) = snapshot {
                 self.copy_as_of(session, &stored, scope, &publication.name, &snapshot).await?;
-                return self.read(&session.client).await;
+                let (stored, durable) = self.read(&session.client).await?;
+                if let Some(durable) = durable {
+                    self.shared.board.stands_at(id, durable, stored.last);
+                }
+                return Ok(stored);
             }
             publication = now;
         }

@@ -5,8 +5,10 @@
 //! |---|---|
 //! | `mod.rs` | looking at slots, refusing those that are not ours or have lost WAL, dropping |
 //! | `create.rs` | creating one with an exported snapshot, and who holds that up |
+//! | `lane.rs` | copies of it for single targets |
 
 mod create;
+pub mod lane;
 
 pub use create::{Blocker, Snapshot, blockers, create};
 

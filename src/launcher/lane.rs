@@ -1,0 +1,121 @@
+//! A target's own lane: a copy of the stream's slot and a path that reads it for this target only, so that a target that
+//! is away, paused or slow holds up neither the others nor what the stream's slot keeps on the source.
+//!
+//! # Which slot a target is fed from
+//! Nobody has to remember it. A slot keeps for a target what it needs as long as it is not confirmed beyond the target's
+//! stored progress, and both can be looked at. The order of steps sees to it that one of the two always does:
+//!
+//! - *Isolating*: while the target counts in the main lane, the main slot keeps what it needs. The copy is made, which
+//!   starts where the main slot is confirmed; only when it is there, the target counts in the main lane no more.
+//! - *Joining again*: the target counts in the main lane first, so nothing more is confirmed there than what it has; once
+//!   it has all that was confirmed there before, it is fed by the main lane; then the copy is dropped.
+//!
+//! A daemon that dies in between finds the copy, and goes on from it as long as that is possible; else the main slot has
+//! what is needed. Whether it has is checked for every target that attaches (`gap.rs`), whatever was meant to be.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::account::Account;
+use super::board::Board;
+use super::dispatch::{Command, Dispatcher};
+use super::error::LaunchError;
+use super::format::Format;
+use super::pipeline::{PathObserver, Pipeline, PipelineOptions};
+use super::target::Shared;
+use super::thread::Thread;
+use crate::change::TargetId;
+use crate::error::{Judged, chain};
+use crate::source::slot;
+use crate::source::wal_receiver::WalReceiver;
+
+/// One target's own lane.
+pub struct OwnLane {
+    /// Its slot's name.
+    pub slot: String,
+    /// Its account, in which this target counts.
+    pub account: Arc<Account>,
+    path: Option<Running>,
+}
+
+/// A path at work.
+struct Running {
+    commands: mpsc::UnboundedSender<Command>,
+    thread: Thread<Result<Option<WalReceiver>, LaunchError>>,
+    stop: CancellationToken,
+}
+
+impl OwnLane {
+    /// The lane of a target, whose slot is there or about to be.
+    pub fn new(shared: &Shared, id: TargetId) -> Self {
+        let (setup, board) = (&shared.setup, &shared.board);
+        let slot = slot::lane::name(&setup.stream, board.name(id));
+        Self { slot, account: Arc::new(Account::of(id, &board.names())), path: None }
+    }
+
+    /// The way to its path, which is started if it is not at work.
+    ///
+    /// # Errors
+    /// When the system has no more threads or files.
+    pub fn commands(&mut self, shared: &Shared, id: TargetId) -> Result<mpsc::UnboundedSender<Command>, LaunchError> {
+        if let Some(running) = &self.path {
+            return Ok(running.commands.clone());
+        }
+        let (commands, received) = mpsc::unbounded_channel();
+        let setup = &shared.setup;
+        let stop = shared.stop.child_token();
+        let options = PipelineOptions::new(setup, &self.slot, shared.facts.clone());
+        let values = setup.config.source.values;
+        let format = Format::new(values, shared.server_version, shared.publication.subscribe());
+        let dispatcher = Dispatcher::new(Arc::clone(&self.account), 1, setup.config.apply.progress_bytes, None);
+        let observer = Arc::new(LaneObserver { board: Arc::clone(&shared.board), id });
+        let path = Pipeline::new(options, observer, dispatcher, format, received, stop.clone());
+        let thread = Thread::start("walferry-lane", path.run());
+        let failed = |error: std::io::Error| LaunchError::TaskFailed { what: format!("reading its own slot: {error}") };
+        self.path = Some(Running { commands: commands.clone(), thread: thread.map_err(failed)?, stop });
+        Ok(commands)
+    }
+
+    /// Why its path has ended by itself.
+    pub async fn failure(&mut self) -> LaunchError {
+        let panicked = || LaunchError::TaskFailed { what: "reading its own slot: it panicked".to_owned() };
+        let Some(mut running) = self.path.take() else { return panicked() };
+        match running.thread.ended().await {
+            Some(Err(error)) => error,
+            Some(Ok(_)) | None => panicked(),
+        }
+    }
+
+    /// Ends its path in order, so that the slot is free at once. What is to be confirmed has been.
+    pub async fn end(&mut self) {
+        let Some(mut running) = self.path.take() else { return };
+        running.stop.cancel();
+        let ended = match running.thread.ended().await {
+            Some(Ok(Some(receiver))) => receiver.stop().await.map_err(LaunchError::from),
+            Some(Ok(None)) | None => Ok(()),
+            Some(Err(error)) => Err(error),
+        };
+        if let Err(error) = ended {
+            warn!(slot = self.slot, "its connection did not close in order: {}", chain(&error));
+        }
+    }
+}
+
+/// Hears of the path of a target's own lane: the source's state is what the main lane's path says.
+struct LaneObserver {
+    board: Arc<Board>,
+    id: TargetId,
+}
+
+impl PathObserver for LaneObserver {
+    fn streaming(&self, _again: bool) {}
+
+    fn failed(&self, error: &dyn Judged) {
+        self.board.lane_failed(self.id, error);
+    }
+
+    fn idle(&self) {}
+}
