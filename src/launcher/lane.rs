@@ -1,17 +1,17 @@
-//! A target's own lane: a copy of the stream's slot and a path that reads it for this target only, so that a target that
-//! is away, paused or slow holds up neither the others nor what the stream's slot keeps on the source.
+//! A target's own lane: a copy of the stream's slot and a path that reads it for this target only, so that a target
+//! that is away, paused or slow holds up neither the others nor what the stream's slot keeps on the source.
 //!
 //! # Which slot a target is fed from
-//! Nobody has to remember it. A slot keeps for a target what it needs as long as it is not confirmed beyond the target's
-//! stored progress, and both can be looked at. The order of steps sees to it that one of the two always does:
+//! Nobody has to remember it. A slot keeps for a target what it needs as long as it is not confirmed beyond the
+//! target's stored progress, and both can be looked at. The order of steps sees to it that one of the two always does:
 //!
 //! - *Isolating*: while the target counts in the main lane, the main slot keeps what it needs. The copy is made, which
 //!   starts where the main slot is confirmed; only when it is there, the target counts in the main lane no more.
-//! - *Joining again*: the target counts in the main lane first, so nothing more is confirmed there than what it has; once
-//!   it has all that was confirmed there before, it is fed by the main lane; then the copy is dropped.
+//! - *Joining again*: the target counts in the main lane first, so nothing more is confirmed there than what it has;
+//!   once it has all that was confirmed there before, it is fed by the main lane; then the copy is dropped.
 //!
-//! A daemon that dies in between finds the copy, and goes on from it as long as that is possible; else the main slot has
-//! what is needed. Whether it has is checked for every target that attaches (`gap.rs`), whatever was meant to be.
+//! A daemon that dies in between finds the copy, and goes on from it as long as that is possible; else the main slot
+//! has what is needed. Whether it has is checked for every target that attaches (`gap.rs`), whatever was meant to be.
 
 use std::sync::Arc;
 

@@ -184,7 +184,7 @@ impl Pipeline {
         let (receiver, confirmed) = opened.map_err(|_| LaunchError::SourceSilent { waited: OPENING })??;
         self.dispatcher.begin_session(start, confirmed);
         receiver.may_confirm();
-        info!(slot = self.options.start.slot, start = %start, "streaming");
+        info!(start = %start, slot = self.options.start.slot, "streaming");
         self.observer.streaming(patience.sessions > 0);
         *patience = Patience { sessions: patience.sessions + 1, ..Patience::new(&self.options) };
         self.stream(receiver).await

@@ -360,6 +360,7 @@ impl TargetTask {
                 _ = looks.tick() => {
                     if self.keeps_failing(&mut failing) && commands.send(Command::Detach(id)).is_ok() {
                         self.isolate("away for long").await;
+                        failing = None;
                     }
                     self.look_at_joining(&commands);
                     self.drop_left_over().await;

@@ -41,6 +41,7 @@ fn daemon(source: SourceState, slot: SlotState, target: TargetState) -> Vec<Valu
         staging.retries.increment(u64::from(count));
         staging.conflicts.update_missing.increment(u64::from(count));
         (0..count).for_each(|_| staging.commit_seconds.record(0.003));
+        staging.own_slot_retained.set(number);
         orders.copy_rows.set(number);
         metrics.render()
     };

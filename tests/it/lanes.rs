@@ -196,7 +196,7 @@ async fn a_source_without_room_for_a_slot_is_told_of_and_nothing_else_changes() 
     wait_own_slots(&stage, 1).await;
     stage.places[0].cluster.start_again().await;
     stage.places[0].reconnect().await;
-    stage.assert_nothing_forgotten("walferry").await;
+    assert_kept(&stage, 0).await;
     in_step(&stage, &mut daemon).await;
 }
 
@@ -206,6 +206,7 @@ async fn an_only_target_and_whoever_wants_none_get_no_slot_of_their_own() {
     let mut daemon = quick(&stage).start();
     daemon.wait_ready(seconds(60)).await;
     stage.places[0].cluster.kill9().await;
+    stage.mark(1).await;
     daemon.wait_metric("walferry_target_lag_seconds", &[("target", "t0")], |lag| lag > 2.5, seconds(30)).await;
     assert!(own_slots(&stage).await.is_empty(), "there is nobody whom it holds up");
     daemon.kill9();
@@ -214,6 +215,7 @@ async fn an_only_target_and_whoever_wants_none_get_no_slot_of_their_own() {
     let mut daemon = stage.daemon().apply("isolate_after", "\"0s\"").start();
     daemon.wait_ready(seconds(60)).await;
     stage.places[0].cluster.kill9().await;
+    stage.mark(1).await;
     daemon.wait_metric("walferry_target_lag_seconds", &[("target", "t0")], |lag| lag > 2.5, seconds(30)).await;
     assert!(own_slots(&stage).await.is_empty());
 }

@@ -67,17 +67,30 @@ pub async fn take(setup: &Setup, source: &Client, force: bool) -> Result<StreamL
     }
 }
 
-/// Drops the slot. With `force`, a daemon that was disconnected and has connected again meanwhile (it learns only then
-/// that it has lost the lock) is disconnected again.
+/// Drops the stream's slot, and those that single targets have. With `force`, a daemon that was disconnected and has
+/// connected again meanwhile (it learns only then that it has lost the lock) is disconnected again.
 ///
 /// # Errors
 /// As [`own_slot`] and [`slot::drop`].
 pub async fn drop_slot(setup: &Setup, source: &Client, force: bool) -> Result<(), CommandError> {
+    let failed = |error| CommandError::at("the slot was not dropped", error);
+    for own in slot::lane::of(source, &setup.stream).await.map_err(failed)? {
+        drop_one(source, &own.name, force, async || Ok(())).await?;
+    }
+    // Again each time: another one may have been made under this name.
+    drop_one(source, &setup.stream, force, async || own_slot(setup, source).await.map(drop)).await
+}
+
+async fn drop_one(
+    source: &Client,
+    name: &str,
+    force: bool,
+    may: impl AsyncFn() -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        // Again each time: another one may have been made under this name.
-        own_slot(setup, source).await?;
-        match slot::drop(source, &setup.stream).await {
+        may().await?;
+        match slot::drop(source, name).await {
             Err(SourceError::SlotActive { pid: Some(pid), .. }) if force && Instant::now() < deadline => {
                 disconnect(source, pid).await?;
             }

@@ -20,7 +20,7 @@ use super::output::{self, line, size};
 use super::{CommandError, servers};
 use crate::cli::{ExitCode, SlotChange, SlotCommand};
 use crate::config::Config;
-use crate::launcher::setup::Setup;
+use crate::launcher::setup::{Setup, TargetSetup};
 use crate::postgres::Client;
 use crate::source::slot::{self, Slot};
 
@@ -30,6 +30,8 @@ struct SlotReport {
     name: String,
     /// Whether it is this configuration's.
     ours: bool,
+    /// The target that has it to itself.
+    target: Option<String>,
     plugin: Option<String>,
     database: Option<String>,
     active_pid: Option<i32>,
@@ -46,9 +48,11 @@ struct SlotReport {
 }
 
 impl SlotReport {
-    fn new(slot: Slot, ours: &str) -> Self {
+    fn new(slot: Slot, setup: &Setup) -> Self {
+        let own = |target: &TargetSetup| slot::lane::name(&setup.stream, &target.name) == slot.name;
         Self {
-            ours: slot.name == ours,
+            ours: slot.name == setup.stream,
+            target: setup.targets.iter().find(|target| own(target)).map(|target| target.name.clone()),
             lost: slot.is_lost(),
             name: slot.name,
             plugin: slot.plugin,
@@ -68,7 +72,10 @@ impl SlotReport {
     fn row(&self) -> Vec<String> {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
         vec![
-            format!("{}{}", self.name, if self.ours { " *" } else { "" }),
+            match &self.target {
+                Some(target) => format!("{} (of target {target})", self.name),
+                None => format!("{}{}", self.name, if self.ours { " *" } else { "" }),
+            },
             or_dash(&self.plugin),
             self.active_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             or_dash(&self.confirmed_flush_lsn),
@@ -142,7 +149,7 @@ fn reset_what(setup: &Setup) -> String {
 
 async fn list(setup: &Setup, source: &Client, json: bool) -> Result<ExitCode, CommandError> {
     let slots = slot::list(source).await.map_err(|error| CommandError::at("slot list", error))?;
-    let slots: Vec<SlotReport> = slots.into_iter().map(|slot| SlotReport::new(slot, &setup.stream)).collect();
+    let slots: Vec<SlotReport> = slots.into_iter().map(|slot| SlotReport::new(slot, setup)).collect();
     if json {
         output::json(&slots)?;
         return Ok(ExitCode::Success);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{Shared, TargetTask};
@@ -30,6 +30,9 @@ const STEADY: u32 = 4;
 
 /// How long a target may take to get as far as what the others had when it began to join.
 const JOINING: Duration = Duration::from_secs(10);
+
+/// How long the source may take to make or drop a slot: nothing is applied meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After an attempt that did not succeed.
 const REST: Duration = Duration::from_secs(30);
@@ -105,7 +108,7 @@ impl TargetTask {
     pub(super) async fn isolate(&mut self, why: &str) {
         let target = self.target().name.clone();
         self.away = Instant::now();
-        match self.try_isolate().await {
+        match in_time(self.try_isolate()).await {
             Ok(slot) => info!(target, slot, "{why}: it is fed from a slot of its own until it has caught up"),
             Err(error) => warn!(target, "{why}, and gets no slot of its own: {}", chain(&error)),
         }
@@ -236,7 +239,7 @@ impl TargetTask {
             let source = Client::connect(&setup.source, &setup.application_name()).await?;
             slot::drop(&source, &slot).await.map_err(LaunchError::from)
         };
-        match dropped.await {
+        match in_time(dropped).await {
             Ok(()) | Err(LaunchError::Source(SourceError::SlotMissing { .. })) => {
                 info!(target, slot, "has caught up, and is fed with the others again");
                 self.left_over = false;
@@ -244,6 +247,10 @@ impl TargetTask {
             Err(error) => warn!(target, slot, "of no use any more, and cannot be dropped yet: {}", chain(&error)),
         }
     }
+}
+
+async fn in_time<T>(work: impl Future<Output = Result<T, LaunchError>>) -> Result<T, LaunchError> {
+    timeout(PATIENCE, work).await.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE }))
 }
 
 /// Whether a slot has all that a target needs which stands here.

@@ -49,7 +49,8 @@ metrics! {
     SOURCE_RECEIVED: Gauge "walferry_source_received_lsn" Some(Unit::Bytes), [],
         "WAL position up to which changes were received";
     SOURCE_CONFIRMED: Gauge "walferry_source_confirmed_lsn" Some(Unit::Bytes), [],
-        "WAL position that the source was told it may forget: the lowest that all targets have on their disks";
+        "WAL position that the source was told it may forget: the lowest that all targets fed through the stream's \
+         slot have on their disks";
     SOURCE_RETAINED: Gauge "walferry_source_retained_wal_bytes" Some(Unit::Bytes), [],
         "WAL that the source keeps on its disk for the stream: for its slot, or that of a single target";
     SOURCE_SAFE: Gauge "walferry_source_safe_wal_bytes" Some(Unit::Bytes), [],
