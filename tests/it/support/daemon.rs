@@ -1,7 +1,7 @@
 //! The walferry binary as a child process: started, killed, terminated, looked at through its log and its metrics.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ pub struct Daemon {
     dir: TempDir,
     http: reqwest::Client,
     environment: Vec<(String, String)>,
+    token: Option<String>,
     running: Option<(Child, Guard)>,
 }
 
@@ -45,7 +46,7 @@ impl Daemon {
         // Whatever proxy the environment names; a connection of its own for each request, since the daemon may restart.
         let http = reqwest::Client::builder().no_proxy().timeout(HTTP_TIMEOUT).pool_max_idle_per_host(0);
         let http = http.build().expect("cannot make an HTTP client");
-        let daemon = Self { port, dir, http, environment, running: None };
+        let daemon = Self { port, dir, http, environment, token: None, running: None };
         std::fs::write(daemon.config_path(), toml).expect("cannot write the configuration");
         daemon
     }
@@ -53,6 +54,16 @@ impl Daemon {
     /// The configuration file, which a test may change between starts.
     pub fn config_path(&self) -> PathBuf {
         self.dir.path().join("walferry.toml")
+    }
+
+    /// Its working directory, with the configuration file and the log.
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Sends this token with every request from now on.
+    pub fn use_token(&mut self, token: &str) {
+        self.token = Some(token.to_owned());
     }
 
     /// Replaces text in the configuration file; it must be there.
@@ -150,7 +161,11 @@ impl Daemon {
 
     /// GET over HTTP: status code and body; `None` when it does not answer.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let response = self.http.get(format!("http://127.0.0.1:{}{path}", self.port)).send().await.ok()?;
+        let mut request = self.http.get(format!("http://127.0.0.1:{}{path}", self.port));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         Some((status, response.text().await.ok()?))
     }
@@ -217,7 +232,7 @@ impl Daemon {
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walferry"));
         command.arg(subcommand).arg("--config").arg(self.config_path());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.dir.path()).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
