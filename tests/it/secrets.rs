@@ -33,6 +33,7 @@ async fn neither_a_secret_nor_a_rows_value_is_ever_written_anywhere() {
     stage.daemon.wait_ready(seconds(30)).await;
     changes(&mut stage).await;
     refusals::while_streaming(&mut stage, &mut record, true).await;
+    assert!(stage.daemon.log_count("not as planned") > 0, "nothing was refused in bulk");
     outages(&mut stage, &mut record).await;
     passwords(&mut stage, &mut record).await;
     certificates(&mut stage, &mut record).await;
@@ -95,6 +96,19 @@ async fn conflicts(stage: &mut Stage, record: &mut Record) {
     record.look(stage, "halted at a conflict").await;
     run(&stage.on_target, &format!("INSERT INTO zqpublic_orders VALUES ('{NAMED_KEY}2', '{VALUE}')")).await;
     stage.in_step("mended by hand").await;
+
+    // Another row has its unique value.
+    run(&stage.on_target, "ALTER TABLE r_check ADD CONSTRAINT no_two UNIQUE (v)").await;
+    let same = format!(
+        "INSERT INTO r_check VALUES ('{NAMED_KEY}1', '{VALUE}'), ('{NAMED_KEY}2', '{VALUE} 2');
+         UPDATE r_check SET v = '{VALUE}' WHERE id = '{NAMED_KEY}2'"
+    );
+    run(&stage.on_source, &same).await;
+    wait_halted(&mut stage.daemon, "t", &["update_exists", NAMED_KEY], seconds(20)).await;
+    record.look(stage, "halted at a unique value").await;
+    run(&stage.on_target, "ALTER TABLE r_check DROP CONSTRAINT no_two").await;
+    run(&stage.on_source, "DELETE FROM r_check").await;
+    stage.in_step("two of one value").await;
 }
 
 /// A configuration that cannot be used, with a secret in the wrong place, is refused by reload and commands.

@@ -157,14 +157,7 @@ impl Record {
             leaks.extend(found.map(|found| format!("{}: {found}", output.name)));
         }
         assert!(leaks.is_empty(), "{} found:\n{}", leaks.len(), leaks.join("\n"));
-        for name in [
-            "GET /metrics",
-            "GET /api/v1/status",
-            "walferry status",
-            "statements on",
-            "table_state",
-            "/log",
-        ] {
+        for name in ["GET /metrics", "GET /api/v1/status", "walferry status", "statements on", "table_state", "/log"] {
             self.assert_shows(name, PUBLIC);
         }
         for name in ["GET /readyz", "GET /api/v1/status", "walferry status --json", "/log"] {

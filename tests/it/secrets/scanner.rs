@@ -1,5 +1,6 @@
 //! Looks for marked texts in whatever form somebody may have written them.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use memchr::memmem;
@@ -85,9 +86,12 @@ fn forms(text: &str) -> Vec<Form> {
     ];
     for offset in 0..3 {
         let standard = base64(text, offset);
-        forms.push(("base64 for URLs", standard.replace('+', "-").replace('/', "_"), true));
-        forms.push(("base64", standard, true));
+        let for_urls = standard.replace('+', "-").replace('/', "_");
+        forms.extend([("base64", standard, true), ("base64 for URLs", for_urls, true)]);
     }
+    // A text without anything special in it is the same in most of them.
+    let mut seen = HashSet::new();
+    forms.retain(|(_, text, exact)| seen.insert((text.clone(), *exact)));
     forms.into_iter().map(|(name, text, exact)| Form { name, text, exact }).collect()
 }
 
@@ -111,7 +115,8 @@ fn a_planted_text_is_found_in_every_form() {
         ("as it is", planted.to_uppercase().replace('Ü', "ü")),
         ("JSON", r#"{"a":"zq\"plan\\ted/ ü?>"}"#.to_owned()),
         ("JSON in JSON", r#"{"a":"{\"a\":\"zq\\\"plan\\\\ted/ ü?>\"}"}"#.to_owned()),
-        ("Debug", format!("{:?}", Some(planted))),
+        // As Rust's Debug has it, too.
+        ("JSON", format!("{:?}", Some(planted))),
         ("percent-encoded", "postgres://u:zq%22plan%5cted%2f%20%c3%bc%3f%3e@h".to_owned()),
         ("percent-encoded", "postgres://u:zq%22plan%5Cted%2F%20%C3%BC%3F%3E@h".to_owned()),
         ("percent-encoded throughout", "%7a%71%22%70%6c%61%6e%5c%74%65%64%2f%20%c3%bc%3f%3e".to_owned()),
