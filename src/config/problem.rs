@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, shown with its place: file, line, caret, cause and way out.
 //!
-//! The line is shown as it stands in the file, unless it may hold a connection string: then only its key is.
+//! The line is shown as it stands in the file, unless it may hold a connection string or a token: then only its key is.
 
 use std::fmt;
 use std::io;
@@ -138,7 +138,8 @@ impl Place {
             true => (full.to_owned(), format!("{}{}", " ".repeat(column), "^".repeat(width))),
             false => {
                 let key = full.split('=').next().unwrap_or_default().trim_end();
-                let key = if key.ends_with("url") && !key.contains(['"', '\'']) { key } else { "" };
+                let bare = key.chars().all(|c| c.is_ascii_alphanumeric() || "_-. ".contains(c));
+                let key = if bare && (key.ends_with("url") || key.contains("token")) { key } else { "" };
                 (format!("{key} = [hidden]").trim_start_matches(" = ").to_owned(), "^".to_owned())
             }
         };
@@ -157,14 +158,21 @@ fn boundary(text: &str, place: usize) -> usize {
     (0..=place.min(text.len())).rev().find(|place| text.is_char_boundary(*place)).unwrap_or(0)
 }
 
-/// Whether a line surely holds no connection string: those have a scheme or `key=value` pairs in one value.
+/// Whether a text may be, or hold, a connection string with its password.
+pub(super) fn may_be_secret(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["://", "password", "@"].iter().any(|sign| text.contains(sign))
+}
+
+/// Whether a line surely holds no connection string and no token: the former have a scheme or `key=value` pairs in one
+/// value.
 fn may_show(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     let value = line.split_once('=').map_or("", |(_, value)| value).trim();
     let only_variable = value.strip_prefix("\"${").and_then(|rest| rest.strip_suffix("}\""));
     let plain_variable = only_variable.is_some_and(|name| name.chars().all(|c| c.is_alphanumeric() || c == '_'));
     let section = line.trim_start().starts_with('[');
-    let secret = ["url", "://", "password", "@"].iter().any(|sign| line.contains(sign)) || value.contains('=');
+    let secret = may_be_secret(&line) || line.contains("url") || line.contains("token") || value.contains('=');
     plain_variable || !secret && (section || line.contains('=') || !line.contains(['"', '\'']))
 }
 
@@ -200,6 +208,7 @@ mod tests {
             "urk = \"host=h hunter2\"",
             "  host=h user=u hunter2\"\"\"",
             "source = { url = \"hunter2\" }",
+            "token = \"hunter2\"",
             "hunter2\"\"\"",
             "'hunter2'",
         ] {

@@ -17,7 +17,7 @@ use toml::Spanned;
 
 use super::file::{Text, Texts};
 use super::interpolate::{Environment, interpolate};
-use super::problem::Problem;
+use super::problem::{Problem, may_be_secret};
 use super::render::{show_duration, show_size};
 use super::secret::ConnectionString;
 
@@ -40,10 +40,18 @@ pub(super) struct Found<'a> {
     /// The key and its place in the file.
     pub key: String,
     pub span: Range<usize>,
-    /// As written; safe to show unless it is a URL.
+    /// As written; safe to show unless it may be a connection string.
     pub written: &'a str,
     /// With the variables' contents; not to be shown.
     pub value: String,
+}
+
+impl Found<'_> {
+    /// How a message names the file that it is: a variable that is all of it may hold the file's content instead.
+    fn file(&self, path: &Path) -> String {
+        let variable = self.written.starts_with("${") && self.written.find('}') == Some(self.written.len() - 1);
+        if variable { self.written.to_owned() } else { path.display().to_string() }
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -78,7 +86,8 @@ impl<'a> Reader<'a> {
 
     /// Notes that a text does not mean what it should.
     pub fn wrong(&mut self, found: &Found<'_>, what: &str, help: impl Display) {
-        self.problem(&found.key, Some(found.span.clone()), format_args!("\"{}\" {what}", found.written), help);
+        let shown = if may_be_secret(found.written) { "[hidden]" } else { found.written };
+        self.problem(&found.key, Some(found.span.clone()), format_args!("\"{shown}\" {what}"), help);
     }
 
     /// A duration between the limits.
@@ -168,8 +177,8 @@ impl<'a> Reader<'a> {
         let found = self.fill(key, file)?;
         let path = self.directory.join(&found.value);
         let message = match std::fs::read_to_string(&path) {
-            Err(error) => format!("cannot read {}: {error}", path.display()),
-            Ok(text) if text.trim().len() < TOKEN => format!("{} holds no token", path.display()),
+            Err(error) => format!("cannot read {}: {error}", found.file(&path)),
+            Ok(text) if text.trim().len() < TOKEN => format!("{} holds no token", found.file(&path)),
             Ok(_) => return Some(path),
         };
         let help = format!("at least {TOKEN} characters that nobody can guess: openssl rand -hex 32 > FILE");
@@ -199,10 +208,15 @@ impl<'a> Reader<'a> {
             (None, Some(file)) => {
                 let key = format!("{section}.url_file");
                 let found = self.fill(&key, file)?;
+                if ["://", "password"].iter().any(|sign| found.value.contains(sign)) {
+                    let help = "write it as url, or into a file that is named here";
+                    self.problem(&key, Some(found.span), "is a connection string, not the name of a file", help);
+                    return None;
+                }
                 let path = self.directory.join(&found.value);
                 let read = ConnectionString::from_file(&path);
                 read.inspect_err(|error| {
-                    let message = format!("cannot read {}: {error}", path.display());
+                    let message = format!("cannot read {}: {error}", found.file(&path));
                     self.problem(&key, Some(found.span), message, "the file must hold the connection string");
                 })
                 .ok()

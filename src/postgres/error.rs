@@ -1,13 +1,13 @@
 //! What can go wrong with a server: in comes an ErrorResponse or a broken connection, out go words and a verdict.
 //!
 //! What a server says may quote row values. They are taken out here, once, so that whoever logs a [`PgError`] need not
-//! think of it: DETAIL and CONTEXT are never shown, nor what functions and triggers say, and messages of SQLSTATE class
-//! 22 lose what they quote (`redact.rs`).
+//! think of it: DETAIL and CONTEXT are never shown, nor what functions and triggers say, and messages that may quote a
+//! value lose what they quote (`redact.rs`).
 
 use std::fmt;
 use std::io;
 
-use tokio_postgres::error::DbError;
+use tokio_postgres::error::{DbError, ErrorPosition};
 
 use super::{redact, sqlstate};
 use crate::error::{Judged, Verdict};
@@ -38,6 +38,8 @@ pub struct ServerError {
     context: Option<String>,
     /// The function in the server's source.
     routine: Option<String>,
+    /// Whether it points into the statement's text.
+    points: bool,
 }
 
 impl ServerError {
@@ -65,6 +67,7 @@ impl ServerError {
                 b'n' => error.constraint = Some(text),
                 b'W' => error.context = Some(text),
                 b'R' => error.routine = Some(text),
+                b'P' => error.points = true,
                 _ => {}
             }
         }
@@ -84,6 +87,7 @@ impl ServerError {
             constraint: None,
             context: None,
             routine: None,
+            points: false,
         }
     }
 
@@ -92,13 +96,13 @@ impl ServerError {
         self.code.get(..2).unwrap_or(&self.code)
     }
 
-    /// The message without what may be a row's value: what a function or trigger says is not shown, what class 22
-    /// (data exception) quotes is hidden.
+    /// The message without what may be a row's value: what a function or trigger says is not shown, and hidden is what
+    /// is quoted where that may be a value.
     pub fn safe_message(&self) -> String {
         if self.is_a_functions() {
             return "a function or trigger raised an exception (its text is in the server's log)".to_owned();
         }
-        if self.class() == "22" { redact::without_values(&self.message) } else { self.message.clone() }
+        if self.may_quote_values() { redact::without_values(&self.message) } else { self.message.clone() }
     }
 
     /// DETAIL, for the classes in which it names objects and processes, never rows.
@@ -107,9 +111,13 @@ impl ServerError {
         self.detail.as_deref().filter(|_| safe && !self.is_a_functions())
     }
 
-    /// The server's own hint, which may name a setting; in class 22 it may quote the value.
+    /// The server's own hint, which may name a setting; where the message quotes a value, so may the hint.
     pub fn safe_hint(&self) -> Option<&str> {
-        self.hint.as_deref().filter(|_| self.class() != "22" && !self.is_a_functions())
+        self.hint.as_deref().filter(|_| self.class() != "22" && self.safe_message() == self.message)
+    }
+
+    fn may_quote_values(&self) -> bool {
+        redact::may_quote_values(&self.code, self.routine.as_deref(), self.context.as_deref(), self.points)
     }
 
     /// Whether the words may be those of a function or trigger.
@@ -143,6 +151,7 @@ impl From<&DbError> for ServerError {
             constraint: owned(error.constraint()),
             context: owned(error.where_()),
             routine: owned(error.routine()),
+            points: matches!(error.position(), Some(ErrorPosition::Original(_))),
         }
     }
 }
@@ -279,7 +288,7 @@ mod tests {
 
     fn server(code: &str, message: &str) -> ServerError {
         ServerError::parse(
-            format!("SFEHLER\0VERROR\0C{code}\0M{message}\0DKey (id)=(4711) exists.\0Hdo it\0tt\0\0").as_bytes(),
+            format!("SFEHLER\0VERROR\0C{code}\0M{message}\0DKey (id)=(4711) exists.\0Hdo it\0P15\0tt\0\0").as_bytes(),
         )
     }
 

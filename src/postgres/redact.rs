@@ -3,7 +3,8 @@
 //!
 //! Whoever writes a function chooses its messages, hints and SQLSTATEs (`RAISE … USING`, PL/Perl's `elog`, PL/Python's
 //! `plpy.error`), and values end up in them. The server's own messages name objects; those of class 22 quote values, by
-//! the quotation marks of its language (`lc_messages`).
+//! the quotation marks of its language (`lc_messages`), and so do those of other classes where a value is text of a
+//! syntax of its own (`tsquery`, `jsonpath`) or an object's name (`regclass`).
 
 /// Routines of the server whose messages name objects and processes only, through whatever function they are reached.
 const NAMES_OBJECTS: [&str; 8] = [
@@ -17,6 +18,33 @@ const NAMES_OBJECTS: [&str; 8] = [
     "ri_ReportViolation",
 ];
 
+/// Routines of the server that say what they do of objects that walferry itself has named, or of a table's rows as
+/// such.
+const NAMES_NO_VALUES: [&str; 6] = [
+    "RelationGetBufferForTuple",
+    "ReplicationSlotAcquire",
+    "_bt_check_third_page",
+    "assignable_custom_variable_name",
+    "find_option",
+    "get_publication_oid",
+];
+
+/// SQLSTATEs of what a statement, or a value, may say wrongly: no such object, or not its syntax.
+const SAID_WRONGLY: [&str; 8] = ["3F000", "42601", "42602", "42704", "42725", "42883", "42P01", "54000"];
+
+/// Whether the server's own message may quote a value, by its SQLSTATE, its routine, its context, and whether it points
+/// into the statement's text: that has no values in it.
+pub(super) fn may_quote_values(code: &str, routine: Option<&str>, context: Option<&str>, points: bool) -> bool {
+    let names = |routine| NAMES_OBJECTS.contains(&routine) || NAMES_NO_VALUES.contains(&routine);
+    match code.get(..2) {
+        Some("22") => true,
+        // Constraints are named, and values are in DETAIL.
+        Some("23") => false,
+        _ if routine.is_some_and(names) => false,
+        _ => context.is_some_and(is_about_a_value) || (!points && SAID_WRONGLY.contains(&code)),
+    }
+}
+
 /// Whether an error's text may be a function's, by its SQLSTATE, its routine (a name in the server's source, in no
 /// language) and its context.
 pub(super) fn is_a_functions(code: &str, routine: Option<&str>, context: Option<&str>) -> bool {
@@ -29,6 +57,12 @@ pub(super) fn is_a_functions(code: &str, routine: Option<&str>, context: Option<
         // Raised by PL/pgSQL without a SQLSTATE of its own; failures of other languages.
         || matches!(code.get(..2), Some("P0" | "38"))
         || context.is_some_and(|context| !is_own(context))
+}
+
+/// Whether the error was met while a value was read.
+fn is_about_a_value(context: &str) -> bool {
+    let line = context.lines().next().unwrap_or_default();
+    ["COPY ", "JSON"].iter().any(|start| line.starts_with(start)) || is_parameter(line)
 }
 
 /// Whether the context is that of the statement itself. What is not known is taken for a function's.
@@ -59,7 +93,8 @@ fn is_parameter(line: &str) -> bool {
 }
 
 /// The text with everything from the first to the last quotation mark of any language hidden (a value may hold marks
-/// itself), and bytes printed as `0x…` (invalid in the encoding).
+/// itself), else what stands behind a colon (`operator does not exist: …`); and bytes printed as `0x…` (invalid in the
+/// encoding).
 pub(super) fn without_values(message: &str) -> String {
     let marks: Vec<(usize, char)> = message.char_indices().filter(|(at, mark)| is_mark(message, *at, *mark)).collect();
     let quoted = match (marks.first(), marks.last()) {
@@ -67,7 +102,10 @@ pub(super) fn without_values(message: &str) -> String {
             format!("{}{open}…{close}{}", &message[..first], &message[last + close.len_utf8()..])
         }
         (Some(&(first, open)), _) => format!("{}{open}…", &message[..first]),
-        _ => message.to_owned(),
+        _ => match message.find([':', '：']) {
+            Some(colon) => format!("{}: …", message[..colon].trim_end()),
+            None => message.to_owned(),
+        },
     };
     let words = quoted.split(' ').map(|word| if word.contains("0x") { "…" } else { word });
     words.collect::<Vec<_>>().join(" ")
@@ -109,6 +147,9 @@ mod tests {
             ("value \"4711", "value \"…"),
             ("encodage « UTF8 » :\u{a0}0x4711 0x4711", "encodage «…» … …"),
             ("division by zero", "division by zero"),
+            ("date field value out of range: 4711-13-45", "date field value out of range: …"),
+            ("l'opérateur n'existe pas : 4711", "l'opérateur n'existe pas: …"),
+            ("操作符不存在： 4711", "操作符不存在: …"),
         ];
         for (message, safe) in cases {
             assert_eq!(without_values(message), safe);
@@ -146,5 +187,37 @@ mod tests {
         }
         let inside = Some("PL/pgSQL function audit() line 3 at SQL statement");
         assert!(!is_a_functions("23505", Some("_bt_check_unique"), inside));
+    }
+
+    #[test]
+    fn a_value_that_is_text_of_a_syntax_of_its_own_or_a_name_is_told_from_what_a_statement_says() {
+        let parameter = Some("unnamed portal parameter $1 = '...'");
+        let of_values = [
+            ("22P02", "pg_strtoint32", None, false),
+            ("42601", "makepol", None, false),
+            ("42601", "prssyntaxerror", parameter, false),
+            ("42P01", "RangeVarGetRelidExtended", Some("COPY t, line 1, column a: \"4711\""), false),
+            ("42P01", "RangeVarGetRelidExtended", None, false),
+            ("42704", "get_role_oid", None, false),
+            ("54000", "pushValue", None, false),
+            // An extension's type.
+            ("XX000", "geometry_in", parameter, false),
+        ];
+        for (code, routine, context, points) in of_values {
+            assert!(may_quote_values(code, Some(routine), context, points), "{code} {routine} {context:?}");
+        }
+        let of_statements = [
+            ("42P01", "parserOpenTable", None, true),
+            ("42703", "CopyGetAttnums", None, false),
+            ("42704", "ReplicationSlotAcquire", None, false),
+            ("42704", "get_publication_oid", None, false),
+            ("42501", "aclcheck_error", None, false),
+            ("23505", "_bt_check_unique", Some("COPY t, line 1"), false),
+            ("54000", "_bt_check_third_page", Some("COPY t, line 1"), false),
+            ("55P03", "LockAcquireExtended", None, false),
+        ];
+        for (code, routine, context, points) in of_statements {
+            assert!(!may_quote_values(code, Some(routine), context, points), "{code} {routine} {context:?}");
+        }
     }
 }

@@ -66,6 +66,9 @@ mod attaching;
 /// Conflicts: rows that are there already, or missing: mended or halted at, counted, never with a value in the log.
 mod conflicts;
 
+/// Everything the daemon writes in a full life: no secret is in it, and no row's value.
+mod secrets;
+
 /// Changes applied many at once: the outcome is that of one by one, on every target.
 mod bulk;
 

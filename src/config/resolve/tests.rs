@@ -9,6 +9,7 @@ fn environment(name: &str) -> Option<String> {
     match name {
         "SOURCE_URL" => Some("postgres://u:hunter2@source/db".to_owned()),
         "TARGET_URL" => Some("postgres://u:hunter2@target/db".to_owned()),
+        "TOKEN" => Some("hunter2-and-some-more".to_owned()),
         _ => None,
     }
 }
@@ -225,6 +226,23 @@ fn secrets_are_never_shown() {
     // What a variable holds may be secret even where it does not belong.
     let message = refusal(&format!("source.slot = \"${{SOURCE_URL}}\"\n{BASE}"));
     assert!(message.contains("${SOURCE_URL}") && !message.contains("hunter2"), "{message}");
+}
+
+#[test]
+fn a_connection_string_or_a_token_in_the_wrong_place_is_not_shown() {
+    let url = "postgres://u:hunter2@h/db";
+    for (text, says) in [
+        (BASE.replace("\"t\"", &format!("\"{url}\"")), "target.name: \"[hidden]\" is not a target's name"),
+        (BASE.replace("url = \"host=s\"", &format!("url_file = \"{url}\"")), "not the name of a file"),
+        (BASE.replace("url = \"host=s\"", "url_file = \"host=h password=hunter2\""), "not the name of a file"),
+        (BASE.replace("url = \"host=s\"", "url_file = \"${SOURCE_URL}\""), "not the name of a file"),
+        (format!("{BASE}[http]\nlisten = \"{url}\""), "http.listen: \"[hidden]\" is not an address"),
+        (format!("{BASE}[http]\ntoken = \"hunter2-and-some-more\""), "unknown key `token`"),
+        (format!("{BASE}[http]\ntoken_file = \"${{TOKEN}}\""), "cannot read ${TOKEN}: No such file"),
+    ] {
+        let message = refusal(&text);
+        assert!(message.contains(says) && !message.contains("hunter2"), "{message}");
+    }
 }
 
 #[test]

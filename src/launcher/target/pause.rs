@@ -16,8 +16,8 @@ use crate::launcher::wish::{Wanted, Wish};
 use crate::postgres::Client;
 use crate::telemetry::state::TargetState;
 
-/// Waits until the target is to be paused: then it is fed no more, and a worker that does not get on gives up (`cancel`).
-/// Ends when the worker is still at what it was given after `patience`.
+/// Waits until the target is to be paused: then it is fed no more, and a worker that does not get on gives up
+/// (`cancel`). Ends when the worker is still at what it was given after `patience`.
 pub(super) async fn parting(
     id: TargetId,
     wanted: Wanted,

@@ -99,9 +99,11 @@ pub(super) fn find(name: &str) -> Option<&'static Keyword> {
     KEYWORDS.iter().find(|keyword| keyword.name == name)
 }
 
-/// Whether it looks like a keyword at all. What does not is no keyword misspelt, but text that was misread as one.
+/// Whether it looks like a keyword at all: none has a digit. What does not is no keyword misspelt, but text that was
+/// misread as one, and so is what `password` is a part of.
 pub(super) fn is_word(name: &str) -> bool {
-    name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    let plain = name.len() <= 40 && name.chars().all(|c| c.is_ascii_alphabetic() || c == '_' || c == '-');
+    plain && !name.contains("password")
 }
 
 /// The keyword that was probably meant, if one is close enough. Also knows other drivers' words for the same thing.

@@ -1,5 +1,7 @@
 //! Connection strings and what they come to, as tables; secrets that must not show; properties for any input.
 
+mod mistakes;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -102,6 +104,7 @@ fn strings_name_the_hosts_database_and_user_that_libpq_would_connect_to() {
 const MISTAKES: &[(&str, &str)] = &[
     ("mydb", "it starts with text that is neither keyword=value nor postgresql://"),
     ("host=h port 5", "after the value of host there is text without \"=\""),
+    ("host=h dbname=shoppassword=x", "there is a \"=\" in the value of dbname: is the blank after it missing?"),
     ("user='it'' dbname=x", "after the value of user there is text without"),
     ("host='h", "the quote opened after host= is never closed"),
     (r"host='h\", "the quote opened after host= is never closed"),
@@ -125,6 +128,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("postgresql://[::1]x", "after the ] of an IPv6 address"),
     ("postgresql://u:a@b@h/d", "a second or misplaced @, in the place of the host"),
     ("postgresql://u:1/b@h/d", "a second or misplaced @, in the place of the database name"),
+    ("postgresql://h/dbuser=u&password=x", "a = in the place of the database name: is the ? before"),
     ("postgresql://h?user=u@corp", "there is a ? before the @"),
     ("postgresql://h:port", "port (the connection string) is not valid, but must be a number from 1 to 65535"),
     ("port=0", "must be a number from 1 to 65535"),

@@ -1,8 +1,9 @@
 //! The URL form of connection strings, `postgresql://[user[:password]@][host][:port][,…][/dbname][?keyword=value&…]`,
-//! read as `conninfo_uri_parse_options` in fe-connect.c does, with one difference: an `@` that is not percent-encoded
-//! is refused in hosts and in the database name, and a `?` in front of the `@` where query parameters seem to begin.
-//! libpq takes them; but they nearly always belong to a password with an unencoded `@` or `/`, and its pieces would
-//! then be looked up as a host and shown as a user or database name.
+//! read as `conninfo_uri_parse_options` in fe-connect.c does, with one difference: an `@` or `=` that is not
+//! percent-encoded is refused in hosts and in the database name, and a `?` in front of the `@` where query parameters
+//! seem to begin. libpq takes them; but they nearly always belong to a password with an unencoded `@` or `/`, or to
+//! parameters whose `?` is missing, and pieces of a password would then be looked up as a host and shown as a user or
+//! database name.
 
 use super::error::ConnInfoError;
 use super::keyword;
@@ -40,7 +41,7 @@ pub(super) fn parse(text: &str) -> Result<Settings, ConnInfoError> {
         Some(path) => path.split_once('?').unwrap_or((path, "")),
         None => ("", rest.strip_prefix('?').unwrap_or("")),
     };
-    refuse_at(dbname, "database name")?;
+    refuse_misplaced(dbname, "database name")?;
     store_decoded(&mut settings, "dbname", dbname)?;
     parameters(&mut settings, query)?;
     Ok(settings)
@@ -55,7 +56,7 @@ fn hosts(text: &str) -> Result<(String, String, &str), ConnInfoError> {
         rest = after;
         if let Some(after) = rest.strip_prefix(':') {
             let (port, after) = until(after, &['/', '?', ',']);
-            refuse_at(port, "port")?;
+            refuse_misplaced(port, "port")?;
             ports.push_str(port);
             rest = after;
         }
@@ -72,7 +73,7 @@ fn hosts(text: &str) -> Result<(String, String, &str), ConnInfoError> {
 fn host(text: &str) -> Result<(&str, &str), ConnInfoError> {
     let Some(bracketed) = text.strip_prefix('[') else {
         let (host, rest) = until(text, &[':', '/', '?', ',']);
-        refuse_at(host, "host")?;
+        refuse_misplaced(host, "host")?;
         return Ok((host, rest));
     };
     let Some((host, rest)) = bracketed.split_once(']') else {
@@ -81,7 +82,7 @@ fn host(text: &str) -> Result<(&str, &str), ConnInfoError> {
     if host.is_empty() {
         return Err(syntax("the IPv6 address between [ and ] is empty"));
     }
-    refuse_at(host, "host")?;
+    refuse_misplaced(host, "host")?;
     if !rest.is_empty() && !rest.starts_with([':', '/', '?', ',']) {
         return Err(syntax("after the ] of an IPv6 address only : / ? or , may follow"));
     }
@@ -92,9 +93,14 @@ fn until<'a>(text: &'a str, ends: &[char]) -> (&'a str, &'a str) {
     text.split_at(text.find(ends).unwrap_or(text.len()))
 }
 
-fn refuse_at(part: &str, what: &str) -> Result<(), ConnInfoError> {
+fn refuse_misplaced(part: &str, what: &str) -> Result<(), ConnInfoError> {
     if part.contains('@') {
         return Err(syntax(format!("there is a second or misplaced @, in the place of the {what}")));
+    }
+    if part.contains('=') {
+        return Err(syntax(format!(
+            "there is a = in the place of the {what}: is the ? before the parameters missing?"
+        )));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The walferry binary as a child process: started, killed, terminated, looked at through its log and its metrics.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ pub struct Daemon {
     pub port: u16,
     dir: TempDir,
     http: reqwest::Client,
-    token: Option<&'static str>,
     environment: Vec<(String, String)>,
+    token: Option<String>,
     running: Option<(Child, Guard)>,
 }
 
@@ -46,7 +46,7 @@ impl Daemon {
         // Whatever proxy the environment names; a connection of its own for each request, since the daemon may restart.
         let http = reqwest::Client::builder().no_proxy().timeout(HTTP_TIMEOUT).pool_max_idle_per_host(0);
         let http = http.build().expect("cannot make an HTTP client");
-        let daemon = Self { port, dir, http, token: None, environment, running: None };
+        let daemon = Self { port, dir, http, environment, token: None, running: None };
         std::fs::write(daemon.config_path(), toml).expect("cannot write the configuration");
         daemon
     }
@@ -60,7 +60,7 @@ impl Daemon {
     pub fn guard(&mut self) {
         let (file, token) = (self.dir.path().join("token"), "a-token-of-some-length");
         std::fs::write(&file, format!("{token}\n")).expect("cannot write the token");
-        self.token = Some(token);
+        self.use_token(token);
         self.reconfigure("[http]\n", &format!("[http]\ntoken_file = \"{}\"\n", file.display()));
     }
 
@@ -70,6 +70,16 @@ impl Daemon {
         // Its own log is on standard error, too.
         let said = if output.status.success() { output.stdout } else { output.stderr };
         (output.status.code(), String::from_utf8(said).expect("a command prints UTF-8"))
+    }
+
+    /// Its working directory, with the configuration file and the log.
+    pub fn directory(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Sends this token with every request from now on.
+    pub fn use_token(&mut self, token: &str) {
+        self.token = Some(token.to_owned());
     }
 
     /// Replaces text in the configuration file; it must be there.
@@ -167,8 +177,10 @@ impl Daemon {
 
     /// GET over HTTP, by its token if it has one: status code and body; `None` when it does not answer.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let request = self.http.get(format!("http://127.0.0.1:{}{path}", self.port));
-        let request = self.token.into_iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        let mut request = self.http.get(format!("http://127.0.0.1:{}{path}", self.port));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
         let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         Some((status, response.text().await.ok()?))
@@ -236,7 +248,7 @@ impl Daemon {
     fn command(&self, subcommand: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_walferry"));
         command.arg(subcommand).arg("--config").arg(self.config_path());
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.current_dir(self.dir.path()).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
