@@ -137,7 +137,8 @@ pub struct Apply {
     /// How long a stop may take to commit what is queued; zero: it commits nothing more.
     #[serde(serialize_with = "render::duration")]
     pub drain_timeout: Duration,
-    /// How long a target may be away, or slower than the others, before it gets a slot of its own; `None`: for ever.
+    /// How long a target may be away or paused before it gets a slot of its own; `None`: for ever, and one that is
+    /// slower than the others gets none either.
     #[serde(serialize_with = "render::optional_duration")]
     pub isolate_after: Option<Duration>,
     /// Bytes of WAL that may be kept for one that is away or paused before it gets one at once.

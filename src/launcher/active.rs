@@ -126,8 +126,12 @@ fn pipeline(
 ) -> Pipeline {
     let options = PipelineOptions::new(setup, &setup.stream, facts);
     let apply = &setup.config.apply;
-    let dispatcher =
-        Dispatcher::new(Arc::clone(board.main()), setup.targets.len(), apply.progress_bytes, apply.isolate_after);
+    let dispatcher = Dispatcher::new(
+        Arc::clone(board.main()),
+        setup.targets.len(),
+        apply.progress_bytes,
+        apply.isolate_after.is_some(),
+    );
     Pipeline::new(options, Arc::clone(board) as Arc<dyn PathObserver>, dispatcher, format, commands, stop.clone())
 }
 

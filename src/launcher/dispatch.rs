@@ -62,7 +62,8 @@ pub struct Dispatcher {
     /// How many targets there are, with or without a feed.
     targets: usize,
     progress_bytes: u64,
-    isolate_after: Option<Duration>,
+    /// Whether a target for which the others wait is left to a lane of its own.
+    isolates: bool,
     session: Option<Session>,
     /// By how much the source is late.
     late: Duration,
@@ -70,8 +71,8 @@ pub struct Dispatcher {
 
 impl Dispatcher {
     /// No feeds yet, of so many targets. A feed without changes has its progress stored after `progress_bytes` of WAL.
-    pub fn new(account: Arc<Account>, targets: usize, progress_bytes: u64, isolate_after: Option<Duration>) -> Self {
-        Self { feeds: Vec::new(), account, targets, progress_bytes, isolate_after, session: None, late: Duration::ZERO }
+    pub fn new(account: Arc<Account>, targets: usize, progress_bytes: u64, isolates: bool) -> Self {
+        Self { feeds: Vec::new(), account, targets, progress_bytes, isolates, session: None, late: Duration::ZERO }
     }
 
     /// The account of its feed.
@@ -222,8 +223,7 @@ impl Dispatcher {
                 Routed::Nothing => continue,
             };
             let others_wait = || before.iter().chain(&*after).any(|other| other.sender.is_low());
-            let after = self.isolate_after;
-            match offer(feed, &routed, alone, after, others_wait, stop).await {
+            match offer(feed, &routed, alone, self.isolates, others_wait, stop).await {
                 Offer::Taken => {
                     feed.open = routed.commit.is_none();
                     if let Some(commit) = routed.commit {

@@ -70,7 +70,7 @@ impl OwnLane {
         let options = PipelineOptions::new(setup, &self.slot, shared.facts.clone());
         let values = setup.config.source.values;
         let format = Format::new(values, shared.server_version, shared.publication.subscribe());
-        let dispatcher = Dispatcher::new(Arc::clone(&self.account), 1, setup.config.apply.progress_bytes, None);
+        let dispatcher = Dispatcher::new(Arc::clone(&self.account), 1, setup.config.apply.progress_bytes, false);
         let observer = Arc::new(LaneObserver { board: Arc::clone(&shared.board), id });
         let path = Pipeline::new(options, observer, dispatcher, format, received, stop.clone());
         let thread = Thread::start("walferry-lane", path.run());

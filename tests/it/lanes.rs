@@ -1,6 +1,8 @@
 //! A target that is away, paused or slow is fed from a slot of its own until it has caught up: the others go on, and so
 //! does what the stream's slot keeps on the source.
 
+mod load;
+
 use std::time::Duration;
 
 use crate::support::pair::{run, text};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::Session;
@@ -44,6 +44,16 @@ pub struct Attach {
     /// Told why, if it must not be fed.
     pub refused: oneshot::Sender<Gap>,
 }
+
+/// A target for whose full queue others, who have not much left to do, wait for more than half of this time is slower
+/// than they are: its queue has made up for what passes.
+const HOLDS_UP: Duration = Duration::from_secs(1);
+
+/// The same for one in the middle of a transaction in parts, which it then begins anew.
+const HOLDS_UP_LONG: Duration = Duration::from_secs(10);
+
+/// Between two looks at whether others wait.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// A target that is fed.
 pub(super) struct Feed {
@@ -157,25 +167,26 @@ pub(super) async fn offer(
     feed: &mut Feed,
     part: &Arc<Part>,
     alone: bool,
-    isolate_after: Option<Duration>,
+    isolates: bool,
     others_wait: impl Fn() -> bool,
     stop: &CancellationToken,
 ) -> Offer {
     let patience = if feed.open || alone { HANGS_LONG } else { HANGS };
+    let stretch = if feed.open { HOLDS_UP_LONG } else { HOLDS_UP };
+    let mut changed = Instant::now();
     while !feed.sender.offer(part) {
         if feed.sender.is_failing() {
             return Offer::Failing;
         }
         let begun = Instant::now();
         tokio::select! {
-            () = feed.sender.changed() => {
-                let waited = isolate_after.filter(|_| others_wait());
-                if waited.is_some_and(|after| feed.held_up.again(begun.elapsed(), Instant::now(), after)) {
-                    return Offer::Slow;
-                }
-            }
-            () = tokio::time::sleep(patience), if !(alone && feed.open) => return Offer::Failing,
+            () = feed.sender.changed() => changed = Instant::now(),
+            () = sleep(LOOK), if isolates => {}
+            () = sleep_until(changed + patience), if !(alone && feed.open) => return Offer::Failing,
             () = stop.cancelled() => return Offer::Stopped,
+        }
+        if isolates && others_wait() && feed.held_up.again(begun.elapsed(), Instant::now(), stretch) {
+            return Offer::Slow;
         }
     }
     Offer::Taken

@@ -94,7 +94,7 @@ impl World {
             binary: false,
         };
         let targets = (0..LANES).map(|_| target()).collect();
-        let dispatcher = Dispatcher::new(account, LANES, 25, None);
+        let dispatcher = Dispatcher::new(account, LANES, 25, false);
         let mut world =
             Self { dispatcher, targets, sent: 0, session: false, position: 0, relation: Arc::new(relation) };
         for lane in 0..LANES {
