@@ -102,6 +102,10 @@ async fn a_slow_target_gets_on_without_the_others_waiting_for_it() {
     let behind = stage.current().await;
     wait_passed(&stage, behind).await;
     assert!(stored(&stage.places[0].client, "walferry").await.unwrap() < behind, "it was not slow");
+    let checked = String::from_utf8(daemon.run(&["check", "--json"]).await.stdout).unwrap();
+    assert!(checked.contains("\"findings\"") && !checked.contains("progress-gap"), "{checked}");
+    let listed = String::from_utf8(daemon.run(&["slot", "list"]).await.stdout).unwrap();
+    assert!(listed.contains("(of target t0)"), "{listed}");
     load.stop().await;
     slow.set(Mode::Pass);
     in_step(&stage, &mut daemon).await;

@@ -1,7 +1,7 @@
 //! What the source says of itself, as far as a check cares. Nothing is changed: the session is read-only, but for a
 //! publication that is missing, which is made in a transaction that is always rolled back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio_postgres::Row;
 
@@ -12,6 +12,7 @@ use crate::admin::{CommandError, servers};
 use crate::error::{Judged, Verdict, chain};
 use crate::launcher::gap::SourceFacts as Position;
 use crate::launcher::setup::Setup;
+use crate::lsn::Lsn;
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, PgError, WireConnection};
 use crate::relation::TableName;
@@ -51,6 +52,8 @@ pub struct SourceFacts {
     pub position: Option<Position>,
     /// The slot, if it is there.
     pub slot: Option<Slot>,
+    /// Where the slots of single targets are confirmed, by the target's name.
+    pub own_slots: BTreeMap<String, Lsn>,
     /// Who streams from it.
     pub slot_user: Option<SlotUser>,
     /// Whether a target knows the stream; `None` until all have been asked, or when some cannot be.
@@ -157,6 +160,8 @@ pub async fn gather(setup: &Setup) -> Result<SourceFacts, CommandError> {
     if let (Some(position), Some(slot)) = (&mut facts.position, &facts.slot) {
         position.confirmed = slot.confirmed_flush;
     }
+    let own = slot::lane::of(&client, &setup.stream).await.map_err(unasked)?;
+    facts.own_slots = own_slots(setup, &own);
     if let Some(pid) = facts.slot.as_ref().and_then(|slot| slot.active_pid) {
         facts.slot_user = Some(slot::user(&client, pid).await.map_err(unasked)?);
     }
@@ -164,6 +169,13 @@ pub async fn gather(setup: &Setup) -> Result<SourceFacts, CommandError> {
     facts.unlogged = unlogged(setup, &client).await.map_err(unasked)?;
     about_tables(setup, &client, &mut facts).await.map_err(unasked)?;
     Ok(facts)
+}
+
+/// Those that can be gone on from.
+fn own_slots(setup: &Setup, slots: &[Slot]) -> BTreeMap<String, Lsn> {
+    let own = |name: &str| slots.iter().find(|slot| slot.name == slot::lane::name(&setup.stream, name));
+    let usable = |name: &String| own(name).filter(|slot| !slot.is_lost())?.confirmed_flush;
+    setup.targets.iter().filter_map(|target| Some((target.name.clone(), usable(&target.name)?))).collect()
 }
 
 fn unasked<E: Judged + Send + Sync + 'static>(error: E) -> CommandError {

@@ -11,6 +11,7 @@ use super::types::{self, Extensions};
 use crate::admin::{CommandError, servers};
 use crate::apply::progress::{self, Stored};
 use crate::launcher::setup::{Setup, TargetSetup};
+use crate::lsn::Lsn;
 use crate::postgres::{Client, PgError};
 use crate::relation::TableName;
 use crate::source::publication::PublishedTable;
@@ -38,6 +39,8 @@ pub struct TargetFacts {
     pub replica_role: bool,
     /// The stream's row.
     pub stored: Option<Stored>,
+    /// Where the slot that it has to itself on the source is confirmed.
+    pub own_slot: Option<Lsn>,
     /// Whether tables are to be copied to it yet.
     pub copying: bool,
     /// How many write rows at a time then (`copy.workers`).
@@ -136,6 +139,7 @@ async fn ask(
         copy_workers: i64::try_from(setup.copy.workers).unwrap_or(i64::MAX),
         system_identifier: system_identifier(client).await?,
         replica_role: replica_role(client).await?,
+        own_slot: source.own_slots.get(&target.name).copied(),
         idle_slots: client.query(&IDLE_SLOTS, &[&setup.stream]).await?.iter().map(|row| row.get(0)).collect(),
         ..TargetFacts::default()
     };

@@ -110,6 +110,9 @@ fn a_gap_is_found_before_the_daemon_refuses() {
     assert_eq!(found(|facts| facts.stored = stored(600)), []);
     let gap = only(|facts| facts.stored = stored(499));
     assert!(gap.advice.as_ref().unwrap().contains("walferry slot reset"), "{gap:?}");
+    let own = |own| found(|facts| (facts.stored, facts.own_slot) = (stored(499), Some(Lsn::new(own))));
+    assert_eq!((own(400), own(499)), (vec![], vec![]), "a slot of its own keeps what it needs");
+    assert_eq!(own(600).len(), 1, "that one has gone on, too");
     let mut lost = source();
     lost.position.as_mut().unwrap().confirmed = None;
     let facts = TargetFacts { stored: stored(600), ..good() };
