@@ -34,8 +34,8 @@
 //! - A target's progress is stored in the same target transaction as the rows it speaks of.
 //! - received ≥ dispatched(t) ≥ durable(t) for each target t of a lane, and confirmed ≤ the lowest durable(t). At any
 //!   moment one slot is confirmed no further than durable(t), whatever lane t is in. What is durable and what is
-//!   confirmed are types of their own (`lsn`), each made in one file. What a target has only committed is not durable: a
-//!   crash may take it back, together with the progress that speaks of it.
+//!   confirmed are types of their own (`lsn`), each made in one file. What a target has only committed is not durable:
+//!   a crash may take it back, together with the progress that speaks of it.
 //! - A transaction is identified by its end LSN. A source transaction never spans two target commits.
 //! - A session is believed to bring the history that a target has followed only once the target's last commit has come
 //!   again in it, or the slot was confirmed beyond that commit (`launcher/dispatch.rs`).

@@ -46,6 +46,7 @@ pub async fn run(config: Config, check: Check) -> Result<ExitCode, CommandError>
     };
     let gathering = setup.targets.iter().map(|target| facts::target::gather(&setup, target, &source));
     let targets = join_all(gathering).await;
+    facts::source::look_again(&setup, &mut source).await;
     source.known = known(&targets);
     source.copying = targets.iter().flatten().map(|facts| i64::from(facts.copying)).sum();
     if source_answers {

@@ -246,6 +246,17 @@ async fn replication(setup: &Setup, facts: &mut SourceFacts) {
     }
 }
 
+/// Where the source's WAL ends, once the targets have been asked: one that is fed meanwhile may have got beyond where it
+/// ended before. The slots' positions are those from before, which the targets cannot fall behind.
+pub async fn look_again(setup: &Setup, facts: &mut SourceFacts) {
+    if let Some(known) = &mut facts.position
+        && let Ok(now) = position(setup).await
+        && now.system_identifier == known.system_identifier
+    {
+        known.flushed = known.flushed.max(now.flushed);
+    }
+}
+
 async fn position(setup: &Setup) -> Result<Position, SourceError> {
     let doing = || "opening a replication connection".to_owned();
     let mut conn = WireConnection::connect(&setup.source, &setup.application_name(), Purpose::Replication)
