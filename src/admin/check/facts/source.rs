@@ -246,8 +246,8 @@ async fn replication(setup: &Setup, facts: &mut SourceFacts) {
     }
 }
 
-/// Where the source's WAL ends, once the targets have been asked: one that is fed meanwhile may have got beyond where it
-/// ended before. The slots' positions are those from before, which the targets cannot fall behind.
+/// Where the source's WAL ends, once the targets have been asked: one that is fed meanwhile may have got beyond where
+/// it ended before. The slots' positions are those from before, which the targets cannot fall behind.
 pub async fn look_again(setup: &Setup, facts: &mut SourceFacts) {
     if let Some(known) = &mut facts.position
         && let Ok(now) = position(setup).await
