@@ -155,6 +155,11 @@ async fn outages(stage: &mut Stage, record: &mut Record) {
     stage.on_source = stage.source.connect(&stage.from.name).await;
     run(&stage.on_source, &format!("DELETE FROM zqpublic_orders WHERE id = '{KEY}meanwhile'")).await;
     stage.in_step("the source is back").await;
+    // Until the daemon has its lock again, a command that asks for it takes it.
+    let locked = "SELECT FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND granted AND \
+                  usename = 'ferry' LIMIT 1";
+    let held = async || stage.on_source.query_opt(locked, &[]).await.expect("cannot look at locks").map(drop);
+    wait_for("the daemon to hold the stream's lock", seconds(20), held).await;
 }
 
 /// Passwords that are changed on the servers first, and in the files after that.

@@ -159,10 +159,6 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     REFUSALS.iter().map(|refusal| refusal.table)
 }
 
-async fn begin(stage: &Stage) {
-    run(&stage.on_target, &REFUSALS.iter().map(Refusal::begins).collect::<String>()).await;
-}
-
 /// The tables are empty again on both sides.
 async fn empty(stage: &mut Stage) {
     let deletes: String = names().map(|table| format!("DELETE FROM {table};")).collect();
@@ -172,7 +168,7 @@ async fn empty(stage: &mut Stage) {
 
 /// Starts the daemon: no table of these can be copied, until all is mended.
 pub async fn while_copying(stage: &mut Stage, record: &mut Record) {
-    begin(stage).await;
+    run(&stage.on_target, &REFUSALS.iter().map(Refusal::begins).collect::<String>()).await;
     for refusal in &REFUSALS {
         let row = format!("INSERT INTO {} VALUES ('{KEY}1', NULL), ('{KEY}2', {})", refusal.table, refusal.value);
         run(&stage.on_source, &row).await;
@@ -199,15 +195,13 @@ pub async fn while_copying(stage: &mut Stage, record: &mut Record) {
 
 /// One refusal after the other halts the target, until it is mended. `in_bulk`: among many rows.
 pub async fn while_streaming(stage: &mut Stage, record: &mut Record, in_bulk: bool) {
-    begin(stage).await;
     for refusal in &REFUSALS {
         let Refusal { table, value, .. } = refusal;
+        run(&stage.on_target, &refusal.begins()).await;
         let others = format!("INSERT INTO {table} SELECT '{KEY}' || n FROM generate_series(1, 200) n;");
         let others = if in_bulk { others } else { String::new() };
         let row = format!("BEGIN; {others} INSERT INTO {table} VALUES ('{NAMED_KEY}', {value}); COMMIT");
         run(&stage.on_source, &row).await;
-    }
-    for refusal in &REFUSALS {
         let says = [refusal.table, refusal.code, NAMED_KEY];
         wait_halted(&mut stage.daemon, "t", &says, seconds(20)).await;
         record.look(stage, &format!("{} is refused", refusal.table)).await;
