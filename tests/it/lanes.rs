@@ -70,8 +70,7 @@ async fn a_target_that_is_away_holds_nothing_back_and_joins_the_others_again() {
         load.more(50).await;
         wait_passed(&stage, then).await;
 
-        stage.places[0].cluster.start_again().await;
-        stage.places[0].reconnect().await;
+        stage.places[0].come_back().await;
         daemon.wait_log("is fed with the others again", seconds(60)).await;
         daemon.wait_metric("walferry_target_own_slot", &own, |value| value == 0.0, seconds(10)).await;
         load.more(50).await;
@@ -124,16 +123,14 @@ async fn a_daemon_that_dies_at_any_moment_of_it_leaves_a_state_that_the_next_one
         wait_own_slots(&stage, 1).await;
         load.more(20).await;
         if *moment != "away for long" {
-            stage.places[0].cluster.start_again().await;
-            stage.places[0].reconnect().await;
+            stage.places[0].come_back().await;
             let said = async || (daemon.log_count(moment) > seen).then_some(());
             wait_for(moment, seconds(60), said).await;
         }
         tokio::time::sleep(Duration::from_millis(7 * round as u64)).await;
         daemon.kill9();
         if *moment == "away for long" {
-            stage.places[0].cluster.start_again().await;
-            stage.places[0].reconnect().await;
+            stage.places[0].come_back().await;
         }
         assert_kept(&stage, 0).await;
         daemon.start();
@@ -160,8 +157,7 @@ async fn a_stop_or_a_lost_source_does_not_hurt_a_target_with_a_slot_of_its_own()
     stage.source.start_again().await;
     stage.on_source = stage.source.connect(&stage.from.name).await;
     stage.assert_follows(1, 3).await;
-    stage.places[0].cluster.start_again().await;
-    stage.places[0].reconnect().await;
+    stage.places[0].come_back().await;
     wait_row(&stage.places[0].client, 3, 60).await;
     in_step(&stage, &mut daemon).await;
 }
@@ -200,8 +196,7 @@ async fn a_source_without_room_for_a_slot_is_told_of_and_nothing_else_changes() 
     stage.assert_follows(1, 1).await;
     execute(&stage.on_source, "SELECT pg_drop_replication_slot('full')").await;
     wait_own_slots(&stage, 1).await;
-    stage.places[0].cluster.start_again().await;
-    stage.places[0].reconnect().await;
+    stage.places[0].come_back().await;
     assert_kept(&stage, 0).await;
     in_step(&stage, &mut daemon).await;
 }
@@ -238,8 +233,7 @@ async fn a_slot_of_its_own_that_is_dropped_by_somebody_halts_its_target_only() {
     wait_passed(&stage, then).await;
     let name = own_slots(&stage).await.remove(0);
     run(&stage.on_source, &format!("SELECT pg_drop_replication_slot('{name}')")).await;
-    stage.places[0].cluster.start_again().await;
-    stage.places[0].reconnect().await;
+    stage.places[0].come_back().await;
     crate::support::pair::wait_halted(&mut daemon, "t0", &["confirmed"], seconds(60)).await;
     stage.assert_follows(1, 2).await;
 }

@@ -137,6 +137,28 @@ async fn a_target_that_does_not_get_on_is_paused_all_the_same() {
 }
 
 #[tokio::test]
+async fn who_changes_his_mind_at_once_has_his_target_go_on() {
+    let mut stage = Stage::new(2).await;
+    let mut daemon = guarded(stage.daemon()).await;
+    daemon.wait_ready(seconds(60)).await;
+    for mark in 1..6 {
+        // In all states: applying, and failing in the hands of its worker, which then gives up.
+        if mark > 2 {
+            stage.places[0].cluster.kill9().await;
+            let labels = [("target", "t0"), ("state", "retrying")];
+            daemon.wait_metric("walferry_target_state", &labels, |value| value == 1.0, seconds(20)).await;
+        }
+        assert_eq!(daemon.post("/api/v1/targets/t0/pause").await, Some(200));
+        assert_eq!(daemon.post("/api/v1/targets/t0/resume").await, Some(200));
+        if mark > 2 {
+            stage.places[0].come_back().await;
+        }
+        stage.assert_follows(0, mark).await;
+    }
+    stage.assert_in_step(&daemon).await;
+}
+
+#[tokio::test]
 async fn a_copy_is_paused_and_begun_again() {
     let stage = Stage::new(1).await;
     execute(&stage.on_source, "INSERT INTO applied SELECT -n, 1 FROM generate_series(1000, 2000) n").await;
@@ -169,8 +191,7 @@ async fn a_target_that_is_down_is_paused_and_told_of_it_later() {
     let said = told(&daemon, "pause", "t0").await;
     assert!(said.contains("cannot be told"), "{said}");
     stage.assert_follows(1, 5).await;
-    stage.places[0].cluster.start_again().await;
-    stage.places[0].reconnect().await;
+    stage.places[0].come_back().await;
     let noted = async || status(&daemon, "t0").await["paused_at"].as_str().map(str::to_owned);
     wait_for("the target to be told", seconds(20), noted).await;
     daemon.kill9();

@@ -177,13 +177,18 @@ impl Daemon {
 
     /// GET over HTTP, by its token if it has one: status code and body; `None` when it does not answer.
     pub async fn get(&self, path: &str) -> Option<(u16, String)> {
-        let mut request = self.http.get(format!("http://127.0.0.1:{}{path}", self.port));
-        if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
-        }
+        let request = self.http.get(format!("http://127.0.0.1:{}{path}", self.port));
+        let request = self.token.iter().fold(request, reqwest::RequestBuilder::bearer_auth);
         let response = request.send().await.ok()?;
         let status = response.status().as_u16();
         Some((status, response.text().await.ok()?))
+    }
+
+    /// POST over HTTP, as [`Daemon::get`]: the status code.
+    pub async fn post(&self, path: &str) -> Option<u16> {
+        let request = self.http.post(format!("http://127.0.0.1:{}{path}", self.port));
+        let request = self.token.iter().fold(request, reqwest::RequestBuilder::bearer_auth);
+        Some(request.send().await.ok()?.status().as_u16())
     }
 
     /// Waits until `/readyz` answers 200.

@@ -44,6 +44,12 @@ pub struct Place {
 }
 
 impl Place {
+    /// Starts the server that was killed.
+    pub async fn come_back(&mut self) {
+        self.cluster.start_again().await;
+        self.reconnect().await;
+    }
+
     /// A new session, for when the server was killed.
     pub async fn reconnect(&mut self) {
         self.client = self.cluster.connect(&self.db.name).await;
