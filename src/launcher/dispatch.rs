@@ -116,7 +116,7 @@ impl Dispatcher {
     /// Adds a feed, in the place of an earlier one of the same target. Tells whether what it needs has been handed on
     /// already, so that the stream must be read again.
     fn attach(&mut self, attach: Attach) -> bool {
-        let Attach { id, sender, stored, last, route, text_only, slow, refused } = attach;
+        let Attach { id, sender, stored, last, route, text_only, slow, patient_until, refused } = attach;
         self.feeds.retain(|feed| feed.id != id);
         self.account.attached(id, stored);
         let mut feed = Feed {
@@ -129,6 +129,7 @@ impl Dispatcher {
             open: false,
             text_only,
             slow,
+            patient_until,
             held_up: HeldUp::default(),
             refused,
         };
@@ -222,7 +223,8 @@ impl Dispatcher {
                 Routed::Whole(routed) | Routed::Subset(routed) => routed,
                 Routed::Nothing => continue,
             };
-            let others_wait = || before.iter().chain(&*after).any(|other| other.sender.is_low());
+            let others_wait =
+                || before.iter().chain(&*after).any(|other| other.sender.is_low() && !other.sender.is_failing());
             match offer(feed, &routed, alone, self.isolates, others_wait, stop).await {
                 Offer::Taken => {
                     feed.open = routed.commit.is_none();

@@ -79,14 +79,13 @@ impl OwnLane {
         Ok(commands)
     }
 
-    /// Why its path has ended by itself.
-    pub async fn failure(&mut self) -> LaunchError {
-        let panicked = || LaunchError::TaskFailed { what: "reading its own slot: it panicked".to_owned() };
-        let Some(mut running) = self.path.take() else { return panicked() };
-        match running.thread.ended().await {
+    /// Why its path has ended by itself; `None`: it was not at work.
+    pub async fn failure(&mut self) -> Option<LaunchError> {
+        let mut running = self.path.take()?;
+        Some(match running.thread.ended().await {
             Some(Err(error)) => error,
-            Some(Ok(_)) | None => panicked(),
-        }
+            Some(Ok(_)) | None => LaunchError::TaskFailed { what: "reading its own slot: it panicked".to_owned() },
+        })
     }
 
     /// Ends its path in order, so that the slot is free at once. What is to be confirmed has been.

@@ -87,8 +87,10 @@ pub struct TargetTask {
     /// The lane that it has to itself; `None`: it is fed with the others.
     own: Option<OwnLane>,
     joining: Joining,
-    /// Whether there may be a slot of its own that it needs no more.
-    left_over: bool,
+    /// When to look next at a slot of its own that it needs no more; `None`: there is none.
+    left_over: Option<Instant>,
+    /// While the source had no room for a slot of its own, the others wait for it until then.
+    patient_until: Instant,
     /// Since when it is not fed.
     away: Instant,
     backoff: ExponentialBackoff,
@@ -153,7 +155,8 @@ impl TargetTask {
             wanted,
             own: None,
             joining: Joining::Not,
-            left_over: false,
+            left_over: None,
+            patient_until: Instant::now(),
             away: Instant::now(),
             backoff,
             stood: None,
@@ -221,16 +224,18 @@ impl TargetTask {
     }
 
     /// The target is left alone for as long as its operator wants.
-    async fn rest(&mut self, since: Option<String>, stop: &CancellationToken) -> Turn {
+    async fn rest(&mut self, mut since: Option<String>, stop: &CancellationToken) -> Turn {
         self.give_up_joining();
+        self.begin_pause(since.clone());
         loop {
             let due = self.due();
             tokio::select! {
                 () = stop.cancelled() => return Turn::End,
                 () = due => self.isolate("paused for long").await,
-                () = self.paused(since.clone()) => break,
+                () = self.paused(&mut since) => break,
             }
         }
+        self.shared.board.paused_at(self.target().id, None);
         self.backoff = backoff(&self.shared.setup);
         Turn::Again
     }
@@ -250,11 +255,13 @@ impl TargetTask {
         if !matches!(self.joining, Joining::Ready) {
             self.give_up_joining();
         }
-        let stops = stop.is_cancelled();
         match ended {
-            _ if self.wanted.is(Wish::Pause) && !stops => Turn::Again,
-            Ended::Drained if self.own.is_some() && !stops => Turn::Failed(self.lane_failure().await),
-            Ended::Drained | Ended::Cancelled => Turn::End,
+            _ if stop.is_cancelled() => Turn::End,
+            _ if self.wanted.is(Wish::Pause) => Turn::Again,
+            // To be paused; but whoever wanted it may want it no more.
+            Ended::Cancelled => Turn::Again,
+            // The path is gone. With the main one, all is about to end.
+            Ended::Drained => self.lane_failure().await.map_or(Turn::End, Turn::Failed),
             Ended::CaughtUp => match &self.refused {
                 Some(refused) => Turn::Failed(refused.gap.clone().into()),
                 None => Turn::Again,
@@ -268,21 +275,18 @@ impl TargetTask {
 
     /// Waits until it is to be isolated, for not being fed.
     fn due(&self) -> impl Future<Output = ()> + use<> {
-        let (shared, id, away, is_alone) = (Arc::clone(&self.shared), self.target().id, self.away, self.own.is_some());
+        let (shared, id, away, has_own) = (Arc::clone(&self.shared), self.target().id, self.away, self.own.is_some());
         async move {
-            match is_alone {
+            match has_own {
                 true => std::future::pending().await,
                 false => own::due(&shared, id, away).await,
             }
         }
     }
 
-    /// Why its own lane feeds nobody any more.
-    async fn lane_failure(&mut self) -> LaunchError {
-        match &mut self.own {
-            Some(own) => own.failure().await,
-            None => LaunchError::TaskFailed { what: "the main lane is gone".to_owned() },
-        }
+    /// Why its own lane feeds nobody any more, if it is that lane which does not.
+    async fn lane_failure(&mut self) -> Option<LaunchError> {
+        self.own.as_mut()?.failure().await
     }
 
     /// Whether what ended the worker is met by copying a table: one that is new, or that is gone on the target.
@@ -320,9 +324,11 @@ impl TargetTask {
         let (refused, mut refusal) = oneshot::channel();
         let text_only = !binary::is_proven(session.client.server_version());
         let slow = Arc::new(Notify::new());
-        let attach = Attach { id, sender, stored, last, route, text_only, slow: Arc::clone(&slow), refused };
+        let patient_until = self.patient_until;
+        let attach =
+            Attach { id, sender, stored, last, route, text_only, slow: Arc::clone(&slow), patient_until, refused };
         if commands.send(Command::Attach(Box::new(attach))).is_err() {
-            return Ended::Cancelled;
+            return Ended::Drained;
         }
         info!(target = target.name, from = %stored, "applying");
         self.shared.board.target_state(id, TargetState::Applying);

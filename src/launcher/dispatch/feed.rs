@@ -41,6 +41,8 @@ pub struct Attach {
     pub text_only: bool,
     /// Told when it is slower than the others, which go on without it.
     pub slow: Arc<Notify>,
+    /// Until then they wait for it, however slow it is.
+    pub patient_until: Instant,
     /// Told why, if it must not be fed.
     pub refused: oneshot::Sender<Gap>,
 }
@@ -70,6 +72,7 @@ pub(super) struct Feed {
     pub(super) open: bool,
     pub(super) text_only: bool,
     pub(super) slow: Arc<Notify>,
+    pub(super) patient_until: Instant,
     pub(super) held_up: HeldUp,
     pub(super) refused: oneshot::Sender<Gap>,
 }
@@ -185,7 +188,8 @@ pub(super) async fn offer(
             () = sleep_until(changed + patience), if !(alone && feed.open) => return Offer::Failing,
             () = stop.cancelled() => return Offer::Stopped,
         }
-        if isolates && others_wait() && feed.held_up.again(begun.elapsed(), Instant::now(), stretch) {
+        let may = isolates && Instant::now() >= feed.patient_until;
+        if may && others_wait() && feed.held_up.again(begun.elapsed(), Instant::now(), stretch) {
             return Offer::Slow;
         }
     }

@@ -115,8 +115,8 @@ impl World {
         let (refused, refusal) = oneshot::channel();
         target.refused = Some(refusal);
         let (stored, last) = (target.stored, target.last);
-        let (id, slow) = (TargetId(lane), Arc::default());
-        let attach = Attach { id, sender, stored, last, route, text_only: false, slow, refused };
+        let (id, slow, patient_until) = (TargetId(lane), Arc::default(), tokio::time::Instant::now());
+        let attach = Attach { id, sender, stored, last, route, text_only: false, slow, patient_until, refused };
         if self.dispatcher.command(Command::Attach(Box::new(attach))) || !self.session {
             self.reconnect();
         }

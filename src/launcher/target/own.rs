@@ -37,6 +37,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// After an attempt that did not succeed.
 const REST: Duration = Duration::from_secs(30);
 
+/// The same where each attempt has the stream read again for all.
+const LONG_REST: Duration = Duration::from_secs(300);
+
+/// Between two attempts to drop a slot.
+const DROPPING: Duration = Duration::from_secs(5);
+
 /// How far a target is on its way back to the others.
 #[derive(Debug, Default)]
 pub(super) enum Joining {
@@ -110,7 +116,10 @@ impl TargetTask {
         self.away = Instant::now();
         match in_time(self.try_isolate()).await {
             Ok(slot) => info!(target, slot, "{why}: it is fed from a slot of its own until it has caught up"),
-            Err(error) => warn!(target, "{why}, and gets no slot of its own: {}", chain(&error)),
+            Err(error) => {
+                self.patient_until = Instant::now() + LONG_REST;
+                warn!(target, "{why}, and gets no slot of its own: {}", chain(&error));
+            }
         }
     }
 
@@ -118,20 +127,30 @@ impl TargetTask {
         let (shared, id) = (&self.shared, self.target().id);
         let own = OwnLane::new(shared, id);
         let source = Client::connect(&shared.setup.source, &shared.setup.application_name()).await?;
-        let confirmed = slot::lane::copy(&source, &shared.setup.stream, &own.slot).await?;
-        let main = shared.board.main();
-        if let Some(durable) = main.durable_lsn(id).filter(|durable| durable.end_lsn().lsn() < confirmed) {
-            slot::drop(&source, &own.slot).await?;
-            let why = format!("it is confirmed up to {confirmed}, and the target has {}", durable.end_lsn());
-            let remedy = "run `walferry slot reset`".to_owned();
-            return Err(SourceError::SlotUnusable { slot: shared.setup.stream.clone(), why, remedy }.into());
+        let (stream, main) = (&shared.setup.stream, shared.board.main());
+        let durable = main.durable_lsn(id).map(DurableLsn::end_lsn);
+        let lacks = |confirmed: Option<Lsn>| {
+            let confirmed = confirmed.map_or_else(|| "nowhere".to_owned(), |lsn| lsn.to_string());
+            let durable = durable.map_or_else(|| "nothing".to_owned(), |end| end.to_string());
+            let why = format!("it is confirmed up to {confirmed}, and the target has {durable}");
+            SourceError::SlotUnusable { slot: stream.clone(), why, remedy: "run `walferry slot reset`".to_owned() }
+        };
+        // What a copy would lack is nothing to keep.
+        let (there, found) = (slot::inspect(&source, &own.slot).await?, slot::inspect(&source, stream).await?);
+        let confirmed = found.as_ref().and_then(|slot| slot.confirmed_flush);
+        if !keeps(there, durable) && !keeps(found, durable) {
+            return Err(lacks(confirmed).into());
+        }
+        let confirmed = slot::lane::ensure(&source, stream, &own.slot).await?;
+        if durable.is_some_and(|durable| durable.lsn() < confirmed) {
+            return Err(lacks(Some(confirmed)).into());
         }
         // The copy keeps what the target needs from here on.
         own.account.take_in(id, main);
         main.hand_over(id, &own.account);
         shared.board.fed_by(id, &own.account);
         let slot = own.slot.clone();
-        (self.own, self.joining, self.left_over) = (Some(own), Joining::Not, false);
+        (self.own, self.joining, self.left_over) = (Some(own), Joining::Not, None);
         Ok(slot)
     }
 
@@ -149,7 +168,7 @@ impl TargetTask {
         match &self.own {
             // Another daemon has made it, which was the active one until a moment ago.
             None if has_own && !has_main => self.found_own(),
-            None => self.left_over |= is_there,
+            None => self.left_over = is_there.then(Instant::now),
             Some(_) if has_main && matches!(self.joining, Joining::Ready) => self.join().await,
             Some(_) if has_own => self.give_up_joining(),
             Some(own) => {
@@ -167,12 +186,11 @@ impl TargetTask {
 
     /// It is fed by the main lane, in which it counts already.
     async fn join(&mut self) {
-        let id = self.target().id;
+        self.shared.board.fed_by(self.target().id, self.shared.board.main());
+        (self.joining, self.left_over) = (Joining::Not, Some(Instant::now()));
         if let Some(mut own) = self.own.take() {
             own.end().await;
         }
-        self.shared.board.fed_by(id, self.shared.board.main());
-        (self.joining, self.left_over) = (Joining::Not, true);
     }
 
     /// It does not join now: it stays in its own lane, and holds nothing back in the main one.
@@ -225,26 +243,38 @@ impl TargetTask {
         };
     }
 
-    /// Drops the slot of its own once the main lane keeps for the target what it needs.
+    /// Drops the slot of its own once the main one certainly has what the target needs: while this daemon streams from
+    /// that, nobody else moves it, and it is confirmed no further than what the target has.
     pub(super) async fn drop_left_over(&mut self) {
-        let (main, id) = (self.shared.board.main(), self.target().id);
-        let confirmed = main.confirmed().borrow().map_or(Lsn::ZERO, |confirmed| confirmed.lsn());
-        let has_all = main.durable_lsn(id).is_some_and(|durable| durable.end_lsn().lsn() >= confirmed);
-        if !self.left_over || main.session().is_none() || !has_all {
+        if self.left_over.is_none_or(|look| Instant::now() < look) || self.shared.board.main().session().is_none() {
             return;
         }
-        let setup = &self.shared.setup;
-        let (target, slot) = (&self.target().name, slot::lane::name(&setup.stream, &self.target().name));
-        let dropped = async {
-            let source = Client::connect(&setup.source, &setup.application_name()).await?;
-            slot::drop(&source, &slot).await.map_err(LaunchError::from)
-        };
-        match in_time(dropped).await {
-            Ok(()) | Err(LaunchError::Source(SourceError::SlotMissing { .. })) => {
+        let (target, slot) = (&self.target().name, slot::lane::name(&self.shared.setup.stream, &self.target().name));
+        self.left_over = match in_time(self.try_drop(&slot)).await {
+            Ok(false) => Some(Instant::now() + LOOK),
+            Ok(true) => {
                 info!(target, slot, "has caught up, and is fed with the others again");
-                self.left_over = false;
+                None
             }
-            Err(error) => warn!(target, slot, "of no use any more, and cannot be dropped yet: {}", chain(&error)),
+            Err(error) => {
+                warn!(target, slot, "of no use any more, and cannot be dropped yet: {}", chain(&error));
+                Some(Instant::now() + DROPPING)
+            }
+        };
+    }
+
+    /// Tells whether it is gone.
+    async fn try_drop(&self, own: &str) -> Result<bool, LaunchError> {
+        let (setup, main) = (&self.shared.setup, self.shared.board.main());
+        let source = Client::connect(&setup.source, &setup.application_name()).await?;
+        let found = slot::inspect(&source, &setup.stream).await?;
+        let durable = main.durable_lsn(self.target().id).map(DurableLsn::end_lsn);
+        if main.session().is_none() || durable.is_none() || !keeps(found, durable) {
+            return Ok(false);
+        }
+        match slot::drop(&source, own).await {
+            Ok(()) | Err(SourceError::SlotMissing { .. }) => Ok(true),
+            Err(error) => Err(error.into()),
         }
     }
 }

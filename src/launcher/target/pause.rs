@@ -33,15 +33,19 @@ pub(super) async fn parting(
 }
 
 impl TargetTask {
-    /// Holds still until told to go on, or dropped. `since` is when it was paused, if the target says so; if not, it is
-    /// told as soon as it can be reached.
-    pub(super) async fn paused(&mut self, since: Option<String>) {
+    /// From now on it is paused; `since` is when it was, if the target says so.
+    pub(super) fn begin_pause(&mut self, since: Option<String>) {
         // As long as a snapshot is held, the source cannot clean up behind it.
         self.snapshot = None;
         let (board, id) = (&self.shared.board, self.target().id);
         board.paused_at(id, since);
         board.target_state(id, TargetState::Paused);
         info!(target = self.target().name, "paused; the source keeps its WAL until the target goes on");
+    }
+
+    /// Holds still until told to go on, or dropped. A target that does not know `since` when it is paused is told as
+    /// soon as it can be reached.
+    pub(super) async fn paused(&self, since: &mut Option<String>) {
         let mut said = false;
         loop {
             tokio::select! {
@@ -50,8 +54,9 @@ impl TargetTask {
             }
             // To its end: what is written must not be overtaken by going on.
             let wait = match self.note().await {
-                Ok(since) => {
-                    board.paused_at(id, Some(since));
+                Ok(noted) => {
+                    *since = Some(noted);
+                    self.shared.board.paused_at(self.target().id, since.clone());
                     self.wanted.noted(Wish::Pause);
                     continue;
                 }
@@ -68,7 +73,6 @@ impl TargetTask {
                 () = tokio::time::sleep(wait) => {}
             }
         }
-        board.paused_at(id, None);
     }
 
     /// Has the target remember, and tells since when it is paused.

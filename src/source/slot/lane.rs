@@ -40,15 +40,17 @@ pub async fn of(client: &Client, stream: &str) -> Result<Vec<Slot>, SourceError>
     Ok(slots.into_iter().filter(|slot| is_own(slot) && !slot.temporary).collect())
 }
 
-/// Makes `name` a copy of the stream's slot as it is now, in the place of one that is left over; gives where it is
-/// confirmed.
+/// Makes `name` a copy of the stream's slot as it is now; gives where it is confirmed. One that is there already stays
+/// as it is, unless it is lost: it keeps more, and that may be needed by whoever has made it, another daemon perhaps.
 ///
 /// # Errors
 /// The source has no room for another slot (`max_replication_slots`), or the stream's slot is gone, lost or not
-/// finished; nothing is left behind. Or somebody uses the one that is left over.
-pub async fn copy(client: &Client, stream: &str, name: &str) -> Result<Lsn, SourceError> {
-    if inspect(client, name).await?.is_some() {
-        super::drop(client, name).await?;
+/// finished; nothing is left behind. Or somebody uses the one that is there and lost.
+pub async fn ensure(client: &Client, stream: &str, name: &str) -> Result<Lsn, SourceError> {
+    match inspect(client, name).await? {
+        Some(there) if there.is_lost() => super::drop(client, name).await?,
+        Some(Slot { confirmed_flush: Some(confirmed), .. }) => return Ok(confirmed),
+        Some(_) | None => {}
     }
     let copied = client
         .execute(&Sql::new("SELECT pg_copy_logical_replication_slot($1::text, $2::text)"), &[&stream, &name])
