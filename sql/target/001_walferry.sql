@@ -6,7 +6,8 @@ CREATE TABLE walferry.migration (
     applied_at timestamptz NOT NULL DEFAULT now()
 );
 
--- One row per stream. The row moves in the same transaction as the data, by compare-and-set on end_lsn.
+-- One row per stream, and one per lane of tables that are brought in beside it. The row moves in the same transaction
+-- as the data, by compare-and-set on end_lsn.
 CREATE TABLE walferry.progress (
     stream            text PRIMARY KEY,
     system_identifier text NOT NULL,        -- of the source, from IDENTIFY_SYSTEM
@@ -18,6 +19,7 @@ CREATE TABLE walferry.progress (
     commit_lsn        pg_lsn,               -- start of the commit record of the last source transaction applied, and
     commit_time       timestamptz,          -- its time, by the source's clock: by both it is recognised in the WAL
     paused_at         timestamptz,          -- set: an operator has paused the target, and nothing is applied to it
+    lane_of           text,                 -- set: the row is of some tables only, on their way into this stream
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
 
@@ -26,7 +28,7 @@ CREATE TABLE walferry.table_state (
     stream      text NOT NULL,
     schema_name text NOT NULL,
     table_name  text NOT NULL,
-    state       text NOT NULL CHECK (state IN ('copying', 'done')),
+    state       text NOT NULL CHECK (state IN ('copying', 'catching up', 'done')),
     copier      text NOT NULL,              -- the daemon run that copies; another run takes over by changing it
     copy_lsn    pg_lsn NOT NULL,            -- of the copy's snapshot: changes that commit from here on are applied
     rows_copied bigint NOT NULL DEFAULT 0,

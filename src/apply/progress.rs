@@ -251,6 +251,34 @@ pub async fn register(client: &Client, stream: &Stream) -> Result<(), PgError> {
     client.execute(&insert, &values).await.map(drop)
 }
 
+/// Gives a lane of some tables of the stream `of` its first position, or a new one: whoever still applies through it is
+/// waited for, and finds no row to go on from.
+///
+/// # Errors
+/// As [`Client::execute`].
+pub async fn register_lane(client: &Client, lane: &Stream, of: &str, lsn: Lsn) -> Result<DurableLsn, PgError> {
+    let insert = Sql::new(
+        "INSERT INTO walferry.progress (stream, system_identifier, timeline, database, slot, lane_of, end_lsn)
+         VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn)
+         ON CONFLICT (stream) DO UPDATE SET end_lsn = excluded.end_lsn, updated_at = now()",
+    );
+    let (lsn_text, timeline) = (lsn.to_string(), i64::from(lane.timeline));
+    let values: [&(dyn postgres_types::ToSql + Sync); 7] =
+        [&lane.name, &lane.system_identifier, &timeline, &lane.database, &lane.slot, &of, &lsn_text];
+    client.execute(&insert, &values).await?;
+    Ok(DurableLsn::new(lsn))
+}
+
+/// Ends all lanes of tables of a stream but these: whoever still applies through another one is waited for, and finds no
+/// row to go on from.
+///
+/// # Errors
+/// As [`Client::execute`].
+pub async fn end_lanes(client: &Client, of: &str, but: &[&str]) -> Result<u64, PgError> {
+    let delete = Sql::new("DELETE FROM walferry.progress WHERE lane_of = $1 AND stream <> ALL ($2::text[])");
+    client.execute(&delete, &[&of, &but]).await
+}
+
 /// Gives a registered target its first position: the LSN of the snapshot its copy starts from.
 ///
 /// # Errors

@@ -239,6 +239,29 @@ impl Board {
         });
     }
 
+    /// Tables of a target cannot be copied, or do not catch up; the others go on.
+    pub fn tables_failed(&self, id: TargetId, tables: &[&TableName], error: &dyn Judged, verdict: &Verdict) {
+        let (target, message) = (self.name(id), chain(error));
+        let names = tables.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let hint = match verdict {
+            Verdict::Retry => {
+                warn!(target, tables = names, "cannot be brought in yet: {message}; trying again");
+                None
+            }
+            Verdict::Halt { hint } => {
+                error!(target, tables = names, hint, "cannot be brought in; the other tables go on: {message}");
+                tables.iter().for_each(|table| self.table(id, table, TableState::Failed, None, None));
+                Some(hint.clone())
+            }
+        };
+        self.targets[id.0].metrics.retries.increment(1);
+        let error = LastError::new(message, hint, SystemTime::now());
+        self.health.target(target, |status| {
+            status.retries += 1;
+            status.last_error = Some(error);
+        });
+    }
+
     /// A table of a target: how far its copy is.
     pub fn table(&self, id: TargetId, table: &TableName, state: TableState, rows: Option<u64>, copy_lsn: Option<Lsn>) {
         let target = self.name(id);
@@ -406,7 +429,7 @@ impl CopyObserver for TargetBoard {
     fn progress(&self, progress: &CopyProgress<'_>) {
         let state = match progress.state {
             CopyState::Copying => TableState::Copying,
-            CopyState::Done => TableState::Copied,
+            CopyState::CatchingUp | CopyState::Done => TableState::Copied,
         };
         self.board.table(self.id, progress.table, state, Some(progress.rows), None);
         self.board.health.update(|status| {

@@ -16,21 +16,18 @@
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::account::Account;
 use super::board::Board;
-use super::dispatch::{Command, Dispatcher};
+use super::dispatch::Command;
 use super::error::LaunchError;
-use super::format::Format;
-use super::pipeline::{PathObserver, Pipeline, PipelineOptions};
+use super::pipeline::{PathObserver, PipelineOptions};
+use super::side::SidePath;
 use super::target::Shared;
-use super::thread::Thread;
 use crate::change::TargetId;
 use crate::error::{Judged, chain};
 use crate::source::slot;
-use crate::source::wal_receiver::WalReceiver;
 
 /// One target's own lane.
 pub struct OwnLane {
@@ -38,14 +35,7 @@ pub struct OwnLane {
     pub slot: String,
     /// Its account, in which this target counts.
     pub account: Arc<Account>,
-    path: Option<Running>,
-}
-
-/// A path at work.
-struct Running {
-    commands: mpsc::UnboundedSender<Command>,
-    thread: Thread<Result<Option<WalReceiver>, LaunchError>>,
-    stop: CancellationToken,
+    path: Option<SidePath>,
 }
 
 impl OwnLane {
@@ -61,43 +51,28 @@ impl OwnLane {
     /// # Errors
     /// When the system has no more threads or files.
     pub fn commands(&mut self, shared: &Shared, id: TargetId) -> Result<mpsc::UnboundedSender<Command>, LaunchError> {
-        if let Some(running) = &self.path {
-            return Ok(running.commands.clone());
+        if let Some(path) = &self.path {
+            return Ok(path.commands().clone());
         }
-        let (commands, received) = mpsc::unbounded_channel();
         let setup = &shared.setup;
-        let stop = shared.stop.child_token();
         let options = PipelineOptions::new(setup, &self.slot, shared.facts.clone());
-        let values = setup.config.source.values;
-        let format = Format::new(values, shared.server_version, shared.publication.subscribe());
-        let dispatcher = Dispatcher::new(Arc::clone(&self.account), 1, setup.config.apply.progress_bytes, false);
         let observer = Arc::new(LaneObserver { board: Arc::clone(&shared.board), id });
-        let path = Pipeline::new(options, observer, dispatcher, format, received, stop.clone());
-        let thread = Thread::start("walferry-lane", path.run());
-        let failed = |error: std::io::Error| LaunchError::TaskFailed { what: format!("reading its own slot: {error}") };
-        self.path = Some(Running { commands: commands.clone(), thread: thread.map_err(failed)?, stop });
+        let values = setup.config.source.values;
+        let path = SidePath::start("reading its own slot", shared, &self.account, options, values, observer)?;
+        let commands = path.commands().clone();
+        self.path = Some(path);
         Ok(commands)
     }
 
     /// Why its path has ended by itself; `None`: it was not at work.
     pub async fn failure(&mut self) -> Option<LaunchError> {
-        let mut running = self.path.take()?;
-        Some(match running.thread.ended().await {
-            Some(Err(error)) => error,
-            Some(Ok(_)) | None => LaunchError::TaskFailed { what: "reading its own slot: it panicked".to_owned() },
-        })
+        Some(self.path.take()?.failure().await)
     }
 
     /// Ends its path in order, so that the slot is free at once. What is to be confirmed has been.
     pub async fn end(&mut self) {
-        let Some(mut running) = self.path.take() else { return };
-        running.stop.cancel();
-        let ended = match running.thread.ended().await {
-            Some(Ok(Some(receiver))) => receiver.stop().await.map_err(LaunchError::from),
-            Some(Ok(None)) | None => Ok(()),
-            Some(Err(error)) => Err(error),
-        };
-        if let Err(error) = ended {
+        let Some(path) = self.path.take() else { return };
+        if let Err(error) = path.end().await {
             warn!(slot = self.slot, "its connection did not close in order: {}", chain(&error));
         }
     }

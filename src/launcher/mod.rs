@@ -18,10 +18,14 @@
 //! | `target/attach.rs` | checked, copied, ready to be fed |
 //! | `target/own.rs` | when it gets a lane of its own, and joins the others again |
 //! | `target/pause.rs` | left alone until told to go on |
+//! | `target/tables.rs` | the tables that it does not have yet |
+//! | `tables.rs` | tables brought in beside the stream |
+//! | `copy.rs` | a copy, put together |
 //! | `account.rs` | one lane's positions: what may be confirmed, who is behind |
 //! | `board.rs` | what all report: metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `lane.rs` | a slot and a path for one target |
+//! | `side.rs` | a path beside the main one |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `wish.rs` | which targets are to pause, or to go on |
 //!
@@ -49,6 +53,7 @@ mod account;
 mod active;
 mod board;
 mod control;
+mod copy;
 mod dispatch;
 pub mod error;
 mod follow;
@@ -61,7 +66,9 @@ mod life;
 mod pipeline;
 mod place;
 pub mod setup;
+mod side;
 mod startup;
+mod tables;
 mod target;
 mod thread;
 mod watch;

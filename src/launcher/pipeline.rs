@@ -55,6 +55,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub struct PipelineOptions {
     /// The source.
     pub connect: ConnectOptions,
+    /// For a slot that ends with the connection it was made on: that connection. The path ends with its first session.
+    pub only: Option<WireConnection>,
     /// `application_name`.
     pub application_name: String,
     /// Slot, publication, status interval; `start` is filled in.
@@ -77,6 +79,7 @@ impl PipelineOptions {
         let config = &setup.config;
         Self {
             connect: setup.source.clone(),
+            only: None,
             application_name: setup.application_name(),
             start: StartOptions {
                 status_interval: config.source.status_interval,
@@ -104,6 +107,8 @@ pub trait PathObserver: Send + Sync {
 /// The path, with its feeds.
 pub struct Pipeline {
     options: PipelineOptions,
+    /// Whether it has one session, and not a second one.
+    once: bool,
     account: Arc<Account>,
     observer: Arc<dyn PathObserver>,
     dispatcher: Dispatcher,
@@ -138,8 +143,8 @@ impl Pipeline {
         commands: mpsc::UnboundedReceiver<Command>,
         stop: CancellationToken,
     ) -> Self {
-        let account = Arc::clone(dispatcher.account());
-        Self { options, account, observer, dispatcher, format, commands, stop }
+        let (account, once) = (Arc::clone(dispatcher.account()), options.only.is_some());
+        Self { options, once, account, observer, dispatcher, format, commands, stop }
     }
 
     /// Runs until told to stop: then gives the receiver, still reporting status, or none if there is no session.
@@ -160,7 +165,7 @@ impl Pipeline {
             };
             // What does not pass by itself ends the path, and so does what makes every target have to be checked anew.
             let halts = matches!(error.verdict(), Verdict::Halt { .. }) && !error.is_of_connection();
-            if halts || matches!(error, LaunchError::SourceChanged { .. }) {
+            if halts || self.once || matches!(error, LaunchError::SourceChanged { .. }) {
                 return Err(error);
             }
             self.dispatcher.end_session();
@@ -177,9 +182,10 @@ impl Pipeline {
 
     /// One session, from its connection to its end.
     async fn session(&mut self, start: Lsn, patience: &mut Patience) -> Result<Session, LaunchError> {
+        let stop = self.stop.clone();
         let opened = tokio::select! {
             opened = timeout(OPENING, self.open(start)) => opened,
-            () = async { self.stop.cancelled().await; sleep(CLOSING).await } => return Ok(Session::Stop(None)),
+            () = async { stop.cancelled().await; sleep(CLOSING).await } => return Ok(Session::Stop(None)),
         };
         let (receiver, confirmed) = opened.map_err(|_| LaunchError::SourceSilent { waited: OPENING })??;
         self.dispatcher.begin_session(start, confirmed);
@@ -210,10 +216,14 @@ impl Pipeline {
     }
 
     /// Starts streaming; tells where the slot stands.
-    async fn open(&self, start: Lsn) -> Result<(WalReceiver, Lsn), LaunchError> {
+    async fn open(&mut self, start: Lsn) -> Result<(WalReceiver, Lsn), LaunchError> {
+        let only = self.options.only.take();
         let options = &self.options;
-        let mut conn =
-            WireConnection::connect(&options.connect, &options.application_name, Purpose::Replication).await?;
+        let mut conn = match only {
+            Some(only) => only,
+            None if self.once => return Err(SourceError::SlotMissing { slot: options.start.slot.clone() }.into()),
+            None => WireConnection::connect(&options.connect, &options.application_name, Purpose::Replication).await?,
+        };
         conn.reader.set_frame_limit(options.max_frame);
         let identity = identity::identify(&mut conn).await?;
         options.facts.is_same(&identity)?;

@@ -6,8 +6,12 @@
 mod attach;
 mod own;
 mod pause;
+mod shared;
+mod tables;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+pub use shared::Shared;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -16,23 +20,20 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::board::{Board, TargetBoard};
+use super::board::TargetBoard;
 use super::dispatch::{Attach, Command};
 use super::error::LaunchError;
 use super::gap::Gap;
-use super::gauges::Gauges;
 use super::lane::OwnLane;
-use super::place::Places;
 use super::setup::{Setup, TargetSetup};
-use super::startup::Facts;
-use super::wish::{Wanted, Wish, Wishes};
+use super::tables::TableLane;
+use super::wish::{Wanted, Wish};
 use crate::apply::error::ApplyError;
-use crate::apply::exact::AppliedTo;
+use crate::apply::observer::Observer;
 use crate::apply::progress::LastCommit;
 use crate::apply::queue::queue;
-use crate::apply::session::{Session, SessionOptions};
-use crate::apply::worker::{self, Ended, WorkerOptions};
-use crate::change::TargetId;
+use crate::apply::session::Session;
+use crate::apply::worker::{self, Ended};
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::{Client, binary};
@@ -43,32 +44,6 @@ use crate::source::slot::Snapshot;
 use crate::tablesync;
 use crate::telemetry::state::TargetState;
 use own::Joining;
-
-/// What all targets' tasks share.
-pub struct Shared {
-    /// The configuration.
-    pub setup: Arc<Setup>,
-    /// The source as found at the start.
-    pub facts: Facts,
-    /// The source's `server_version_num`.
-    pub server_version: u32,
-    /// The targets that had slots of their own at the start.
-    pub own: BTreeSet<TargetId>,
-    /// Who is told.
-    pub board: Arc<Board>,
-    /// The way to the path. It takes commands between transactions only, and whoever sends one must not wait for that.
-    pub commands: mpsc::UnboundedSender<Command>,
-    /// What is published, as it changes.
-    pub publication: watch::Sender<Arc<Publication>>,
-    /// How full the queues are.
-    pub gauges: Gauges,
-    /// Where the targets are.
-    pub places: Places,
-    /// What operators want of the targets.
-    pub wishes: Wishes,
-    /// Given when it is time to stop.
-    pub stop: CancellationToken,
-}
 
 /// One target's task.
 pub struct TargetTask {
@@ -82,6 +57,8 @@ pub struct TargetTask {
     /// Tables that the stream has brought and that were not copied.
     uncopied: HashSet<TableName>,
     refused: Option<Refused>,
+    /// Tables on their way in.
+    incoming: Vec<TableLane>,
     observer: Arc<TargetBoard>,
     wanted: Wanted,
     /// The lane that it has to itself; `None`: it is fed with the others.
@@ -151,6 +128,7 @@ impl TargetTask {
             attached_to,
             uncopied,
             refused,
+            incoming: Vec::new(),
             observer,
             wanted,
             own: None,
@@ -226,6 +204,7 @@ impl TargetTask {
     /// The target is left alone for as long as its operator wants.
     async fn rest(&mut self, mut since: Option<String>, stop: &CancellationToken) -> Turn {
         self.give_up_joining();
+        self.incoming.clear();
         self.begin_pause(since.clone());
         loop {
             let due = self.due();
@@ -316,11 +295,12 @@ impl TargetTask {
         let (setup, target) = (Arc::clone(&self.shared.setup), self.target());
         let id = target.id;
         let Attached { session, stored, last, copied } = attached;
-        let options = self.worker_options(copied.keys().cloned().collect());
+        let (stream, observer) = (self.shared.facts.stream(&setup), Arc::clone(&self.observer) as Arc<dyn Observer>);
+        let options = self.shared.worker_options(target, stream, copied.keys().cloned().collect(), observer);
         let tables = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
         self.shared.gauges.set(id, receiver.gauge());
-        let route = TargetRoute::new(id, tables, copied).without(self.uncopied.clone());
+        let route = TargetRoute::new(id, tables, copied).without(self.left_out());
         let (refused, mut refusal) = oneshot::channel();
         let text_only = !binary::is_proven(session.client.server_version());
         let slow = Arc::new(Notify::new());
@@ -369,37 +349,13 @@ impl TargetTask {
                         failing = None;
                     }
                     self.look_at_joining(&commands);
+                    // Without a path the worker ends as well.
+                    if self.look_at_tables() && commands.send(Command::Detach(id)).is_err() {
+                        continue;
+                    }
                     self.drop_left_over().await;
                 }
             }
-        }
-    }
-
-    fn worker_options(&self, copied: HashSet<TableName>) -> WorkerOptions {
-        let setup = &self.shared.setup;
-        WorkerOptions {
-            session: self.session_options(),
-            to: AppliedTo {
-                stream: self.shared.facts.stream(setup),
-                policy: setup.conflicts,
-                bulk: setup.bulk,
-                copied: Arc::new(copied),
-                observer: Arc::clone(&self.observer) as Arc<dyn crate::apply::observer::Observer>,
-            },
-            batch_bytes: setup.config.apply.batch_bytes,
-            retry_max_interval: setup.retry_max_interval(),
-            halted_retry_interval: setup.config.apply.halted_retry_interval,
-        }
-    }
-
-    fn session_options(&self) -> SessionOptions {
-        let setup = &self.shared.setup;
-        SessionOptions {
-            connect: self.target().connect.clone(),
-            application_name: setup.application_name(),
-            lock_timeout: setup.config.apply.lock_timeout,
-            statement_timeout: setup.config.apply.statement_timeout,
-            synchronous_commit: setup.config.apply.synchronous_commit,
         }
     }
 

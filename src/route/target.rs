@@ -30,6 +30,8 @@ pub struct TargetRoute {
     tables: Vec<Patterns>,
     copied: HashMap<TableName, Lsn>,
     without: HashSet<TableName>,
+    /// Whether it is only of the copied tables.
+    only_copied: bool,
     /// Asked for every change.
     decisions: BTreeMap<RelationId, (Arc<Relation>, Decision)>,
     /// Parts of the transaction at hand that the target has got.
@@ -56,13 +58,19 @@ impl TargetRoute {
     /// their copy's position on.
     pub fn new(id: TargetId, tables: Vec<Patterns>, copied: HashMap<TableName, Lsn>) -> Self {
         let (without, decisions) = (HashSet::new(), BTreeMap::new());
-        Self { id, tables, copied, without, decisions, sent: 0, density: Density::new() }
+        Self { id, tables, copied, without, only_copied: false, decisions, sent: 0, density: Density::new() }
     }
 
     /// The same without the changes of these tables: what the stream still brings of tables that are no longer wanted.
     #[must_use]
     pub fn without(self, tables: HashSet<TableName>) -> Self {
         Self { without: tables, ..self }
+    }
+
+    /// The same without the changes of all tables but those in `copied`.
+    #[must_use]
+    pub fn only_copied(self) -> Self {
+        Self { only_copied: true, ..self }
     }
 
     /// Whose share it is.
@@ -206,7 +214,8 @@ impl TargetRoute {
         if own || !wanted || self.without.contains(&relation.name) {
             return Decision::Never;
         }
-        self.copied.get(&relation.name).map_or(Decision::Always, |lsn| Decision::From(*lsn))
+        let other = if self.only_copied { Decision::Never } else { Decision::Always };
+        self.copied.get(&relation.name).map_or(other, |lsn| Decision::From(*lsn))
     }
 }
 

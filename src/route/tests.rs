@@ -92,6 +92,13 @@ fn a_copied_table_counts_from_the_commit_at_its_copy_on() {
 }
 
 #[test]
+fn a_share_of_copied_tables_only_has_no_others() {
+    let route = route_to(&["public.*"], &[(1, 100)]).only_copied();
+    assert_eq!(route.wants(&relation(1), &begin(100)), Ok(true));
+    assert_eq!(route.wants(&relation(2), &begin(100)), Ok(false));
+}
+
+#[test]
 fn a_table_copied_later_is_decided_anew() {
     let mut route = route_to(&["public.*"], &[]);
     let part = part(0, vec![insert(&relation(1))], Some(100));

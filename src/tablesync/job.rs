@@ -81,6 +81,8 @@ pub struct CopyJob {
     pub copy_lsn: Lsn,
     /// Unique to this run of the daemon.
     pub copier: String,
+    /// What a table is once it is copied: `Done` if the stream goes on from the snapshot, else `CatchingUp`.
+    pub then: CopyState,
     /// `lock_timeout` of the sessions on the target; `None`: none. As long as they wait, the snapshot is held.
     pub lock_timeout: Option<Duration>,
     /// How long a target may fail, or not answer, before the copy is given up.
@@ -94,7 +96,7 @@ pub struct CopyProgress<'a> {
     pub target: &'a str,
     /// The table.
     pub table: &'a TableName,
-    /// Copying or done.
+    /// Copying, or what it is once it is copied.
     pub state: CopyState,
     /// Rows committed.
     pub rows: u64,
@@ -144,9 +146,9 @@ impl CopyJob {
     }
 }
 
-/// Copies the job's tables; each is done on the target when this succeeds. When it fails, is cancelled or dropped,
+/// Copies the job's tables; each is copied on the target when this succeeds. When it fails, is cancelled or dropped,
 /// some may be; nothing else is left behind but tables marked `copying`, which the next job empties. When it fails for
-/// one table, all others are done, but for those that the target's foreign keys tie to that one.
+/// one table, all others are copied, but for those that the target's foreign keys tie to that one.
 pub async fn copy(
     job: Arc<CopyJob>,
     observer: Arc<dyn CopyObserver>,

@@ -1,9 +1,9 @@
 //! `walferry.table_state` on a target: how far each table's initial copy is, and who copies.
 //!
 //! ```text
-//!   (no row) ──take_over──▶ copying ──last range's commit──▶ done
-//!                              ▲                               │
-//!                              └ take_over, mark_(all_)for_copy┘        forget: back to (no row)
+//!   (no row) ──take_over──▶ copying ──last range's commit──▶ done ◀──────────admit─────────┐
+//!                              ▲   └───last range's commit, beside the stream──▶ catching up
+//!                              └ take_over, mark_(all_)for_copy, from each of them          forget: back to (no row)
 //! ```
 //!
 //! **The fence.** Every transaction that writes rows first locks its table's row with [`fence`]: `copier = me … FOR
@@ -26,7 +26,10 @@ pub enum CopyState {
     /// Begun, perhaps partly committed. Found at start it means that a run ended in the middle: the table is emptied
     /// and copied again.
     Copying,
-    /// All rows of the snapshot are there.
+    /// All rows of the snapshot are there, and its changes since are applied beside the stream. Found at start it means
+    /// that a run ended meanwhile: how far it got is not known, and the table is copied again.
+    CatchingUp,
+    /// All rows of the snapshot are there, and the stream has it from `copy_lsn` on.
     Done,
 }
 
@@ -35,6 +38,7 @@ impl CopyState {
     pub fn as_str(self) -> &'static str {
         match self {
             CopyState::Copying => "copying",
+            CopyState::CatchingUp => "catching up",
             CopyState::Done => "done",
         }
     }
@@ -47,7 +51,8 @@ pub struct TableState {
     pub name: TableName,
     /// Where the copy stands.
     pub state: CopyState,
-    /// The snapshot's consistent point: transactions that commit from here on are not in the copy.
+    /// Transactions that commit from here on are not in the table yet when the stream takes it over: the snapshot's
+    /// consistent point, or how far its changes were applied beside the stream.
     pub copy_lsn: Lsn,
     /// Rows committed by the copy so far.
     pub rows: u64,
@@ -71,7 +76,7 @@ pub async fn load(client: &Client, stream: &str) -> Result<Vec<TableState>, PgEr
 }
 
 fn stored(row: &tokio_postgres::Row, peer: &str) -> Result<TableState, PgError> {
-    let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    let name = name(row);
     let strange = |what: &str| PgError::Protocol {
         peer: peer.to_owned(),
         message: format!("walferry.table_state holds an unknown {what} for table {name}"),
@@ -79,6 +84,7 @@ fn stored(row: &tokio_postgres::Row, peer: &str) -> Result<TableState, PgError> 
     Ok(TableState {
         state: match row.get::<_, &str>(2) {
             "copying" => CopyState::Copying,
+            "catching up" => CopyState::CatchingUp,
             "done" => CopyState::Done,
             _ => return Err(strange("state")),
         },
@@ -131,12 +137,8 @@ pub async fn take_over(
         tables.keys().map(|table| (table.schema.as_str(), table.name.as_str())).unzip();
     let origins: Vec<&str> = tables.values().map(String::as_str).collect();
     let lsn = run.copy_lsn.to_string();
-    let fresh: BTreeSet<TableName> = client
-        .query(&REGISTER, &[&run.stream, &run.copier, &lsn, &schemas, &names])
-        .await?
-        .iter()
-        .map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)))
-        .collect();
+    let fresh: BTreeSet<TableName> =
+        client.query(&REGISTER, &[&run.stream, &run.copier, &lsn, &schemas, &names]).await?.iter().map(name).collect();
     let mut former = BTreeMap::new();
     for row in client.query(&LOCK, &[&run.stream, &schemas, &names]).await? {
         let state = stored(&row, client.peer())?;
@@ -192,6 +194,36 @@ pub async fn mark_all_for_copy(client: &Client, stream: &str, by: &str) -> Resul
     client.execute(&MARK_ALL, &[&stream, &by]).await
 }
 
+const COPIED_BY: Sql = Sql::new(
+    "SELECT schema_name, table_name FROM walferry.table_state \
+     WHERE stream = $1 AND copier = $2 AND state = 'catching up'",
+);
+
+/// The tables that this copier has copied, and that are to catch up.
+pub async fn copied_by(client: &Client, stream: &str, copier: &str) -> Result<BTreeSet<TableName>, PgError> {
+    Ok(client.query(&COPIED_BY, &[&stream, &copier]).await?.iter().map(name).collect())
+}
+
+fn name(row: &tokio_postgres::Row) -> TableName {
+    TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))
+}
+
+const ADMIT: Sql = Sql::new(
+    "WITH lane AS \
+     (DELETE FROM walferry.progress WHERE stream = $2 AND lane_of = $1 AND end_lsn IS NOT NULL RETURNING end_lsn) \
+     UPDATE walferry.table_state t SET state = 'done', copy_lsn = lane.end_lsn FROM lane \
+     WHERE t.stream = $1 AND t.copier = $3 AND t.state = 'catching up' RETURNING t.schema_name, t.table_name",
+);
+
+/// The stream takes over the tables that this copier has copied and whose changes were applied through `lane`, from
+/// where that got to; the lane's progress goes in the same transaction. Gives the tables: none, if the lane is gone.
+///
+/// Whoever reads them as done finds everything applied that the lane has committed: it was committed before, so a crash
+/// that takes it back takes this back as well.
+pub async fn admit(client: &Client, stream: &str, lane: &str, copier: &str) -> Result<Vec<TableName>, PgError> {
+    Ok(client.query(&ADMIT, &[&stream, &lane, &copier]).await?.iter().map(name).collect())
+}
+
 fn row_of(run: &Run, table: &TableName) -> Sql {
     Sql::format(
         "stream = {} AND schema_name = {} AND table_name = {} AND copier = {}",
@@ -216,16 +248,19 @@ pub fn fence(run: &Run, table: &TableName) -> Sql {
 /// SQLSTATE of [`account`] where no row is to be counted on: division by zero.
 pub const NOT_MINE: &str = "22012";
 
-/// Last in every transaction that writes rows, right before COMMIT: counts them and, with the table's last rows,
-/// finishes it. Fails with [`NOT_MINE`], so that COMMIT is not run, unless `before` rows were committed so far: the
+/// Last in every transaction that writes rows, right before COMMIT: counts them and, with the table's last rows, says
+/// what it is from then on (`finished`). Fails with [`NOT_MINE`], so that COMMIT is not run, unless `before` rows were committed so far: the
 /// table is another's by now, or the target lost commits (a failover).
-pub fn account(run: &Run, table: &TableName, before: u64, rows: u64, finished: bool) -> Sql {
-    let finish = if finished { ", state = 'done', finished_at = now()" } else { "" };
+pub fn account(run: &Run, table: &TableName, before: u64, rows: u64, finished: Option<CopyState>) -> Sql {
+    let finish = match finished {
+        Some(state) => Sql::format(", state = {}, finished_at = now()", &[&Sql::literal(state.as_str())]),
+        None => Sql::new(""),
+    };
     Sql::format(
         "WITH counted AS \
          (UPDATE walferry.table_state SET rows_copied = {}{} WHERE {} AND rows_copied = {} RETURNING 1) \
          SELECT 1 / count(*) FROM counted",
-        &[&Sql::number(before + rows), &Sql::new(finish), &row_of(run, table), &Sql::number(before)],
+        &[&Sql::number(before + rows), &finish, &row_of(run, table), &Sql::number(before)],
     )
 }
 
@@ -252,12 +287,12 @@ mod tests {
             format!("SELECT 1 FROM walferry.table_state WHERE {of} AND state = 'copying' FOR KEY SHARE")
         );
         assert_eq!(
-            account(&run, &table, 5, 7, true).as_str(),
+            account(&run, &table, 5, 7, Some(CopyState::Done)).as_str(),
             format!(
                 "WITH counted AS (UPDATE walferry.table_state SET rows_copied = 12, state = 'done', \
                  finished_at = now() WHERE {of} AND rows_copied = 5 RETURNING 1) SELECT 1 / count(*) FROM counted"
             )
         );
-        assert!(!account(&run, &table, 5, 7, false).as_str().contains("done"));
+        assert!(!account(&run, &table, 5, 7, None).as_str().contains("state ="));
     }
 }

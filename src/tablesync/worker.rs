@@ -345,7 +345,8 @@ impl At<'_> {
         let (table, plan) = (&self.share.table, self.plan());
         let mut committed = table.committed.lock().await;
         let last = committed.pieces + 1 == plan.pieces.len();
-        let account = state::account(&self.context.run, &plan.table, committed.rows, rows, last);
+        let then = self.context.job.then;
+        let account = state::account(&self.context.run, &plan.table, committed.rows, rows, last.then_some(then));
         let target = match conclude(&mut target, &account).await {
             Ok(()) => Some(target),
             Err((0, error)) if error.code() == Some(state::NOT_MINE) => return Err(self.taken_over()),
@@ -361,7 +362,7 @@ impl At<'_> {
         committed.pieces += 1;
         committed.rows += rows;
         table.rows.store(committed.rows, Ordering::Relaxed);
-        self.context.report(table, if last { CopyState::Done } else { CopyState::Copying });
+        self.context.report(table, if last { then } else { CopyState::Copying });
         if last {
             let target_name = &self.context.job.scope.target_name;
             let format = table.format(self.share.piece()).as_str();
@@ -387,7 +388,7 @@ impl At<'_> {
                 }
                 // A piece without rows that is not the last leaves no trace and needs none.
                 Ok((state, counted)) => {
-                    let committed = if last { state == CopyState::Done } else { counted == rows };
+                    let committed = if last { state == self.context.job.then } else { counted == rows };
                     return if committed { Ok(()) } else { Err(error) };
                 }
             }
@@ -398,9 +399,10 @@ impl At<'_> {
         let mut target = self.target(None).await?;
         let found = self.write(&mut target, &state::outcome(&self.context.run, &self.plan().table)).await?;
         let Some(row) = found.first() else { return Err(self.taken_over()) };
-        let done = row.first().and_then(Option::as_deref) == Some(CopyState::Done.as_str());
+        let then = self.context.job.then;
+        let finished = row.first().and_then(Option::as_deref) == Some(then.as_str());
         let rows = number(row, 1).ok_or_else(|| self.target_failed(strange(target.peer())))?;
-        Ok((if done { CopyState::Done } else { CopyState::Copying }, rows))
+        Ok((if finished { then } else { CopyState::Copying }, rows))
     }
 
     fn taken_over(&self) -> CopyError {

@@ -39,6 +39,9 @@ mod page;
 /// Targets with slots of their own.
 mod lanes;
 
+/// Tables that come later, and tables that are copied again, beside the stream.
+mod tables;
+
 /// Targets that are left alone for a while.
 mod pausing;
 

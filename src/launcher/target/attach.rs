@@ -5,15 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::join;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Attached, Found, Refused, TargetTask};
 use crate::apply::progress::{self, Stored};
 use crate::apply::session::Session;
+use crate::launcher::copy;
 use crate::launcher::error::LaunchError;
 use crate::launcher::follow;
 use crate::launcher::gap::{self, SourceFacts};
@@ -26,16 +25,21 @@ use crate::source::SourceError;
 use crate::source::identity;
 use crate::source::publication::{self, Publication, PublishedTable};
 use crate::source::slot::{self, Snapshot};
-use crate::tablesync::{self, CopyError, CopyJob, CopyScope, CopyState, Finding, Weight};
+use crate::tablesync::{self, CopyError, CopyScope, CopyState};
 use crate::telemetry::state::{TableState, TargetState};
 
-/// How long a target may fail or not answer in the middle of a copy, before the snapshot is given up.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// What a target does not have yet.
+struct Missing {
+    /// The tables.
+    scope: CopyScope,
+    /// Whether it has others, that it can be fed meanwhile.
+    others: bool,
+}
 
 impl TargetTask {
     /// Makes the target ready to be fed, unless it is paused.
     pub(super) async fn attach(&mut self) -> Result<Found, LaunchError> {
-        let (options, name) = (self.session_options(), self.shared.setup.application_name());
+        let (options, name) = (self.shared.session_options(self.target()), self.shared.setup.application_name());
         let (session, source) = join!(Session::open(&options), Client::connect(&self.shared.setup.source, &name));
         let (mut session, source) = (session?, source?);
         let stream = self.shared.facts.stream(&self.shared.setup);
@@ -59,9 +63,15 @@ impl TargetTask {
         );
         checked?;
         let publication = self.published(publication?)?;
+        if let Some(end) = stored.end_lsn {
+            self.take_over(&session.client, end).await?;
+        }
+        progress::end_lanes(&session.client, &stream.name, &self.lanes_of_tables()).await?;
         let stored = self.copy(&session, &source, stored, &publication).await?;
         let copied = self.tables(&session.client).await?;
-        self.shared.board.keep_tables(self.target().id, |table| copied.contains_key(table));
+        let left_out = self.left_out();
+        let is_shown = |table: &TableName| copied.contains_key(table) || left_out.contains(table);
+        self.shared.board.keep_tables(self.target().id, is_shown);
         session.remember(copied.keys()).await?;
         let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
         Ok(Found::Ready(Box::new(Attached { session, stored: end, last: stored.last, copied })))
@@ -133,7 +143,8 @@ impl TargetTask {
         Ok(())
     }
 
-    /// Copies what is published for this target and not copied yet; gives a new target its first position.
+    /// Copies what is published for this target and not copied yet, or has it brought in where there is something that
+    /// the target can be fed meanwhile; gives a new target its first position.
     async fn copy(
         &mut self,
         session: &Session,
@@ -144,12 +155,17 @@ impl TargetTask {
         let id = self.target().id;
         let mut publication = Arc::clone(publication);
         loop {
-            let scope = self.scope(session, &publication).await?;
-            if scope.tables.is_empty() && stored.end_lsn.is_some() {
+            let Missing { scope, others } = self.missing(session, &publication).await?;
+            if stored.end_lsn.is_some() && (others || scope.tables.is_empty()) {
+                self.bring_in(&session.client, &scope.tables).await?;
                 return Ok(stored);
             }
+            self.incoming.clear();
             self.shared.board.target_state(id, TargetState::Copying);
-            self.preflight(&session.client, &scope).await?;
+            let findings = copy::obstacles(&session.client, &scope).await?;
+            if !findings.is_empty() {
+                return Err(CopyError::Findings { target: self.target().name.clone(), findings }.into());
+            }
             let (snapshot, now) = self.snapshot(source, &publication, &scope.tables).await?;
             if let Some(snapshot) = snapshot {
                 self.copy_as_of(session, &stored, scope, &publication.name, &snapshot).await?;
@@ -164,7 +180,7 @@ impl TargetTask {
     }
 
     /// What is to be copied of what is published.
-    async fn scope(&mut self, session: &Session, publication: &Publication) -> Result<CopyScope, LaunchError> {
+    async fn missing(&mut self, session: &Session, publication: &Publication) -> Result<Missing, LaunchError> {
         let setup = Arc::clone(&self.shared.setup);
         let wanted = setup.wanted(self.target(), publication);
         self.uncopied.retain(|table| wanted.iter().all(|wanted| wanted.name != *table));
@@ -173,15 +189,9 @@ impl TargetTask {
             info!(target, table = %table, "not in the publication any more: its changes are left out");
         }
         follow::review(&session.client, stream, target, publication, &wanted).await?;
-        Ok(CopyScope {
-            stream: stream.clone(),
-            target_name: target.clone(),
-            tables: tablesync::pending(&session.client, stream, &wanted, session.replica_role).await?,
-            insert_published: publication.insert,
-            truncate_published: publication.truncate,
-            replica_role: session.replica_role,
-            settings: setup.copy.clone(),
-        })
+        let tables = tablesync::pending(&session.client, stream, &wanted, session.replica_role).await?;
+        let others = tables.len() < wanted.len();
+        Ok(Missing { scope: copy::scope(&setup, self.target(), publication, tables, session.replica_role), others })
     }
 
     async fn copy_as_of(
@@ -202,35 +212,10 @@ impl TargetTask {
             shared.board.table(id, &table.name, TableState::Pending, Some(0), None);
         }
         info!(target = self.target().name, tables = scope.tables.len(), snapshot = %snapshot.lsn, "copying");
-        let job = Arc::new(CopyJob {
-            source: setup.source.clone(),
-            target: self.target().connect.clone(),
-            scope,
-            publication: publication.to_owned(),
-            snapshot: snapshot.name.clone(),
-            copy_lsn: snapshot.lsn,
-            copier: copier(),
-            lock_timeout: setup.config.apply.lock_timeout,
-            patience: PATIENCE,
-        });
+        let job = copy::job(setup, self.target(), scope, publication, snapshot, CopyState::Done);
         let observer = Arc::clone(&self.observer) as Arc<dyn tablesync::CopyObserver>;
         tablesync::copy(job, observer, &shared.stop).await?;
         Ok(())
-    }
-
-    /// Finds what would stop the copy before anything is written, or a snapshot taken.
-    async fn preflight(&self, client: &Client, scope: &CopyScope) -> Result<(), LaunchError> {
-        let target = &self.target().name;
-        let findings = tablesync::preflight(client, scope).await?;
-        let (stops, warns): (Vec<Finding>, Vec<Finding>) =
-            findings.into_iter().partition(|finding| finding.weight == Weight::Stops);
-        for finding in warns {
-            warn!(target, table = %finding.table, "{}", finding.problem);
-        }
-        if stops.is_empty() {
-            return Ok(());
-        }
-        Err(CopyError::Findings { target: target.clone(), findings: stops }.into())
     }
 
     /// The snapshot of the slot's making for the first copy, else one of its own, from a slot that goes with it; and
@@ -249,10 +234,7 @@ impl TargetTask {
             // The target was attached, and `publication` read, after it was taken.
             Some((snapshot, before)) => (snapshot, before, Arc::clone(publication)),
             None => {
-                let name = setup.application_name();
-                let conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
-                let slot = temporary_slot(&setup.stream);
-                let snapshot = slot::create(conn, &slot, true, false, client).await?;
+                let snapshot = copy::snapshot(setup, client).await?;
                 let now = publication::read(client, &setup.config.source.publication).await?;
                 (Arc::new(snapshot), Arc::clone(publication), self.published(now)?)
             }
@@ -281,21 +263,4 @@ impl TargetTask {
             })
             .collect())
     }
-}
-
-/// Unique to each copy.
-fn copier() -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{}-{}-{}", std::process::id(), now.as_nanos(), next())
-}
-
-/// The name of a slot that exists only for its snapshot: at most 63 bytes, unique on the source.
-fn temporary_slot(stream: &str) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    format!("{:.24}_copy_{}_{}_{}", stream, std::process::id(), now.as_millis() % 1_000_000_000, next())
-}
-
-fn next() -> u64 {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    COUNT.fetch_add(1, Ordering::Relaxed)
 }

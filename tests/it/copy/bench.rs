@@ -137,6 +137,7 @@ impl Bench {
             },
             publication: "p".into(),
             snapshot: snapshot.name.clone(),
+            then: CopyState::Done,
             copy_lsn: snapshot.lsn.parse().unwrap(),
             copier: format!("run {run}"),
             lock_timeout: wishes.lock_timeout,

@@ -1,0 +1,81 @@
+//! What the tasks of all targets share: the configuration, the source as found, and the ways to the others.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::exact::AppliedTo;
+use crate::apply::observer::Observer;
+use crate::apply::progress::Stream;
+use crate::apply::session::SessionOptions;
+use crate::apply::worker::WorkerOptions;
+use crate::change::TargetId;
+use crate::launcher::board::Board;
+use crate::launcher::dispatch::Command;
+use crate::launcher::gauges::Gauges;
+use crate::launcher::place::Places;
+use crate::launcher::setup::{Setup, TargetSetup};
+use crate::launcher::startup::Facts;
+use crate::launcher::wish::Wishes;
+use crate::relation::TableName;
+use crate::source::publication::Publication;
+
+/// What all targets' tasks share.
+pub struct Shared {
+    /// The configuration.
+    pub setup: Arc<Setup>,
+    /// The source as found at the start.
+    pub facts: Facts,
+    /// The source's `server_version_num`.
+    pub server_version: u32,
+    /// The targets that had slots of their own at the start.
+    pub own: BTreeSet<TargetId>,
+    /// Who is told.
+    pub board: Arc<Board>,
+    /// The way to the path. It takes commands between transactions only, and whoever sends one must not wait for that.
+    pub commands: mpsc::UnboundedSender<Command>,
+    /// What is published, as it changes.
+    pub publication: watch::Sender<Arc<Publication>>,
+    /// How full the queues are.
+    pub gauges: Gauges,
+    /// Where the targets are.
+    pub places: Places,
+    /// What operators want of the targets.
+    pub wishes: Wishes,
+    /// Given when it is time to stop.
+    pub stop: CancellationToken,
+}
+
+impl Shared {
+    /// How sessions that apply to a target are opened.
+    pub fn session_options(&self, target: &TargetSetup) -> SessionOptions {
+        let apply = &self.setup.config.apply;
+        SessionOptions {
+            connect: target.connect.clone(),
+            application_name: self.setup.application_name(),
+            lock_timeout: apply.lock_timeout,
+            statement_timeout: apply.statement_timeout,
+            synchronous_commit: apply.synchronous_commit,
+        }
+    }
+
+    /// How a worker applies to a target what comes of these tables, by this progress row.
+    pub fn worker_options(
+        &self,
+        target: &TargetSetup,
+        stream: Stream,
+        copied: HashSet<TableName>,
+        observer: Arc<dyn Observer>,
+    ) -> WorkerOptions {
+        let setup = &self.setup;
+        WorkerOptions {
+            session: self.session_options(target),
+            to: AppliedTo { stream, policy: setup.conflicts, bulk: setup.bulk, copied: Arc::new(copied), observer },
+            batch_bytes: setup.config.apply.batch_bytes,
+            retry_max_interval: setup.retry_max_interval(),
+            halted_retry_interval: setup.config.apply.halted_retry_interval,
+        }
+    }
+}
