@@ -269,8 +269,8 @@ pub async fn register_lane(client: &Client, lane: &Stream, of: &str, lsn: Lsn) -
     Ok(DurableLsn::new(lsn))
 }
 
-/// Ends all lanes of tables of a stream but these: whoever still applies through another one is waited for, and finds no
-/// row to go on from.
+/// Ends all lanes of tables of a stream but these: whoever still applies through another one is waited for, and finds
+/// no row to go on from.
 ///
 /// # Errors
 /// As [`Client::execute`].

@@ -126,6 +126,8 @@ pub struct Apply {
     pub synchronous_commit: bool,
     /// What to do when a row is not as the change expects it.
     pub conflicts: ConflictPolicy,
+    /// What to do when a target refuses a change for good.
+    pub on_error: OnError,
     /// When many changes are written by one statement.
     pub bulk: Bulk,
     /// Upper bound of the wait between attempts after a passing error.
@@ -163,6 +165,16 @@ pub enum ConflictPolicy {
     SourceWins,
     /// Halt the target.
     Stop,
+}
+
+/// What to do when a target refuses a change, and would again.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Halt the target.
+    Halt,
+    /// Leave the changes of that table out until it is copied again.
+    QuarantineTable,
 }
 
 /// The format in which the source sends rows' values.

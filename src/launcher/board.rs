@@ -250,7 +250,10 @@ impl Board {
             }
             Verdict::Halt { hint } => {
                 error!(target, tables = names, hint, "cannot be brought in; the other tables go on: {message}");
-                tables.iter().for_each(|table| self.table(id, table, TableState::Failed, None, None));
+                for table in tables {
+                    self.table(id, table, TableState::Failed, None, None);
+                    self.table_error(id, table, Some(message.clone()));
+                }
                 Some(hint.clone())
             }
         };
@@ -260,6 +263,19 @@ impl Board {
             status.retries += 1;
             status.last_error = Some(error);
         });
+    }
+
+    /// A table's changes are left out from now on, because the target refuses one of them; the others go on.
+    pub fn quarantined(&self, id: TargetId, table: &TableName, error: &dyn Judged) {
+        let (target, message) = (self.name(id), chain(error));
+        let mend = match error.verdict() {
+            Verdict::Halt { hint } => format!("{hint} "),
+            Verdict::Retry => String::new(),
+        };
+        let hint = format!("{mend}Then run: walferry table resync {table}");
+        error!(target, table = %table, hint, "quarantined; the other tables go on: {message}");
+        let error = LastError::new(message, Some(hint), SystemTime::now());
+        self.health.target(target, |status| status.last_error = Some(error));
     }
 
     /// A table of a target: how far its copy is.
@@ -273,9 +289,16 @@ impl Board {
         self.health.update(|status| {
             let status = status.table(target, &table.schema, &table.name);
             status.state = state;
+            status.error = None;
             status.rows = rows.unwrap_or(status.rows);
             status.copy_lsn = copy_lsn.map(|lsn| lsn.to_string()).or_else(|| status.copy_lsn.take());
         });
+    }
+
+    /// Why a table is as it is; `None`: it needs no reason.
+    pub fn table_error(&self, id: TargetId, table: &TableName, error: Option<String>) {
+        let target = self.name(id);
+        self.health.update(|status| status.table(target, &table.schema, &table.name).error = error);
     }
 
     /// Of a target's tables, these are followed: of others nothing is shown any more.
@@ -429,7 +452,7 @@ impl CopyObserver for TargetBoard {
     fn progress(&self, progress: &CopyProgress<'_>) {
         let state = match progress.state {
             CopyState::Copying => TableState::Copying,
-            CopyState::CatchingUp | CopyState::Done => TableState::Copied,
+            _ => TableState::Copied,
         };
         self.board.table(self.id, progress.table, state, Some(progress.rows), None);
         self.board.health.update(|status| {

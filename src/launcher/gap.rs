@@ -240,7 +240,8 @@ mod tests {
     #[test]
     fn a_target_that_was_copied_to_has_a_position() {
         let name = || TableName::new("s", "t");
-        let table = |state| TableState { name: name(), state, copy_lsn: Lsn::new(0x77), rows: 1, origin: None };
+        let table =
+            |state| TableState { name: name(), state, copy_lsn: Lsn::new(0x77), rows: 1, origin: None, error: None };
         assert_eq!(check_new(&[], &source()), Ok(()));
         assert_eq!(check_new(&[table(CopyState::Copying)], &source()), Ok(()));
         let gap = check_new(&[table(CopyState::Copying), table(CopyState::Done)], &source()).unwrap_err();

@@ -16,8 +16,9 @@ use crate::launcher::wish::{Wanted, Wish};
 use crate::postgres::Client;
 use crate::telemetry::state::TargetState;
 
-/// Waits until the target is to be paused: then it is fed no more, and a worker that does not get on gives up
-/// (`cancel`). Ends when the worker is still at what it was given after `patience`.
+/// Waits until the target is to be paused, or something is wanted of one of its tables: then it is fed no more, and a
+/// worker that does not get on, because of that table perhaps, gives up (`cancel`). Ends when the worker is still at
+/// what it was given after `patience`.
 pub(super) async fn parting(
     id: TargetId,
     wanted: Wanted,
@@ -25,7 +26,10 @@ pub(super) async fn parting(
     cancel: CancellationToken,
     patience: Duration,
 ) {
-    wanted.until(Wish::Pause).await;
+    tokio::select! {
+        () = wanted.until(Wish::Pause) => {}
+        () = wanted.until_of_tables() => {}
+    }
     // A path that is gone feeds nobody.
     let _: Result<(), mpsc::error::SendError<Command>> = commands.send(Command::Detach(id));
     cancel.cancel();
