@@ -148,6 +148,12 @@ pub enum TargetCommand {
     ///
     /// Needs http.token_file.
     Resume(OneTarget),
+    /// Copy all tables of a target again, and go on from there
+    ///
+    /// The way back for one target that cannot go on from where it is: it was restored from a backup, or what it needs is
+    /// gone from the source. Its tables are emptied first (see copy.existing_rows); the other targets are not disturbed.
+    /// Needs http.token_file.
+    Resync(OneTarget),
 }
 
 /// The subcommands of `table`.

@@ -9,7 +9,7 @@
 //! | `slot/` | `walferry slot`: list, create, drop, reset |
 //! | `status/` | `walferry status`: from the daemon, else from the servers |
 //! | `table/` | `walferry table`: list, add, remove, resync, pause, resume |
-//! | `target.rs` | `walferry target`: pause, resume |
+//! | `target.rs` | `walferry target`: pause, resume, resync |
 //! | `tell.rs` | `walferry reload`, `log-level`, `config --diff`: what a running daemon is told |
 //! | `throwaway/` | PostgreSQL servers for an occasion, which leave nothing behind |
 //! | `error.rs` | why a command was refused or failed |

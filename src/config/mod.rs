@@ -75,6 +75,11 @@ pub struct Source {
     /// The largest replication message accepted, in bytes; at most 2 GiB - 1, the protocol's own limit.
     #[serde(serialize_with = "render::size")]
     pub max_frame: u64,
+    /// Bytes of WAL that a slot of the stream may keep on the source; zero: it is not watched.
+    #[serde(serialize_with = "render::size")]
+    pub max_retained_wal: u64,
+    /// What to do when it keeps more.
+    pub on_max_retained_wal: OnRetained,
 }
 
 /// One `[[target]]`
@@ -165,6 +170,16 @@ pub enum ConflictPolicy {
     SourceWins,
     /// Halt the target.
     Stop,
+}
+
+/// What to do when a slot keeps more WAL than it may.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRetained {
+    /// Say so.
+    Warn,
+    /// Say so, and drop it if it is the slot of a single target, which is copied again once it is back.
+    DropLane,
 }
 
 /// What to do when a target refuses a change, and would again.

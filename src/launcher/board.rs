@@ -38,6 +38,8 @@ struct Target {
     certificates: CertificateMetrics,
     /// The lane that feeds it.
     lane: Mutex<Arc<Account>>,
+    /// WAL kept on the source for its own slot.
+    kept: Mutex<Option<u64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -54,6 +56,7 @@ impl Board {
             metrics: metrics.target(name),
             certificates: metrics.certificates(Some(name)),
             lane: Mutex::new(Arc::clone(&main)),
+            kept: Mutex::default(),
         };
         Self {
             source: metrics.source(),
@@ -90,7 +93,13 @@ impl Board {
 
     /// So much WAL is kept on the source for a target's own slot; `None`: it has none.
     pub fn own_slot_keeps(&self, id: TargetId, bytes: Option<u64>) {
+        *lock(&self.targets[id.0].kept) = bytes;
         self.targets[id.0].metrics.own_slot_retained.set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
+    }
+
+    /// So much WAL was kept for a target's own slot when the source was last asked.
+    pub fn kept_by_own_slot(&self, id: TargetId) -> Option<u64> {
+        *lock(&self.targets[id.0].kept)
     }
 
     /// The names of all targets, in their places.

@@ -19,6 +19,7 @@ use crate::telemetry::control::{Answer, Ask, Refusal, Request, TableAction, Tabl
 use crate::telemetry::health::Health;
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::service_manager::ServiceManager;
+use crate::telemetry::state::TargetState;
 
 /// Carries out what is asked.
 pub struct Control {
@@ -71,6 +72,7 @@ impl Control {
             Ask::Reload => self.reload(),
             Ask::Pause(target) => self.wish(&target, Wish::Pause),
             Ask::Resume(target) => self.wish(&target, Wish::Resume),
+            Ask::Resync(target) => self.wish(&target, Wish::Resync),
             Ask::Tables(ask) => self.wish_for_tables(&ask),
             Ask::LogLevel(level) => {
                 self.log.set_level(&level).map_err(|error| refusal(&error))?;
@@ -138,6 +140,11 @@ impl Control {
         match wish {
             Wish::Pause => info!(target, "is to pause"),
             Wish::Resume => info!(target, "is to go on"),
+            Wish::Resync if self.health.target(target, |status| status.state == TargetState::Paused) => {
+                let hint = format!("Have it go on first: walferry target resume {target}");
+                return Err(Refusal { error: format!("target {target} is paused"), hint: Some(hint) });
+            }
+            Wish::Resync => info!(target, "is to be copied again"),
         }
         self.wishes.want(target, wish);
         Ok(json!({ "target": target }))

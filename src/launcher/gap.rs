@@ -82,7 +82,8 @@ pub enum Gap {
 
 impl Judged for Gap {
     fn verdict(&self) -> Verdict {
-        let again = "copy its tables again: stop walferry and run `walferry slot reset`";
+        let again = "have its tables copied again: `walferry target resync` with its name; or, where that is so for all \
+                     targets, stop walferry and run `walferry slot reset`";
         match self {
             Gap::SlotAhead { .. } => Verdict::halt(format!(
                 "The slot was dropped and made again or moved by another client, or the target was restored from a \

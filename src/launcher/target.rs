@@ -67,6 +67,8 @@ pub struct TargetTask {
     joining: Joining,
     /// When to look next at a slot of its own that it needs no more; `None`: there is none.
     left_over: Option<Instant>,
+    /// Whether the slot of its own was given up, so that it has to be copied again.
+    given_up: bool,
     /// While the source had no room for a slot of its own, the others wait for it until then.
     patient_until: Instant,
     /// Since when it is not fed.
@@ -136,6 +138,7 @@ impl TargetTask {
             own: None,
             joining: Joining::Not,
             left_over: None,
+            given_up: false,
             patient_until: Instant::now(),
             away: Instant::now(),
             backoff,
@@ -173,7 +176,7 @@ impl TargetTask {
                 // To be paused, or tried at once by who has mended it.
                 _ = news.changed() => {}
                 _ = of_tables.changed() => {}
-                () = due => self.isolate("away for long").await,
+                () = due => self.meet_due("away for long").await,
                 () = sleep(wait) => {}
             }
         }
@@ -213,7 +216,7 @@ impl TargetTask {
             let due = self.due();
             tokio::select! {
                 () = stop.cancelled() => return Turn::End,
-                () = due => self.isolate("paused for long").await,
+                () = due => self.meet_due("paused for long").await,
                 () = self.paused(&mut since) => break,
             }
         }
@@ -237,10 +240,14 @@ impl TargetTask {
         if !matches!(self.joining, Joining::Ready) {
             self.give_up_joining();
         }
+        if !stop.is_cancelled() && self.is_overdue() {
+            self.give_up_slot().await;
+            return Turn::Again;
+        }
         match ended {
             _ if stop.is_cancelled() => Turn::End,
-            _ if self.wanted.is(Wish::Pause) => Turn::Again,
-            // To be paused; but whoever wanted it may want it no more.
+            _ if self.wanted.is(Wish::Pause) || self.wanted.is(Wish::Resync) => Turn::Again,
+            // Something was wanted; but whoever wanted it may want it no more.
             Ended::Cancelled => Turn::Again,
             // The path is gone. With the main one, all is about to end.
             Ended::Drained => self.lane_failure().await.map_or(Turn::End, Turn::Failed),
@@ -255,14 +262,23 @@ impl TargetTask {
         }
     }
 
-    /// Waits until it is to be isolated, for not being fed.
+    /// Waits until it is to be isolated, for not being fed; or, if it has a slot of its own, until that is given up.
     fn due(&self) -> impl Future<Output = ()> + use<> {
-        let (shared, id, away, has_own) = (Arc::clone(&self.shared), self.target().id, self.away, self.own.is_some());
+        let (shared, id, away) = (Arc::clone(&self.shared), self.target().id, self.away);
+        let (has_own, overdue) = (self.own.is_some(), self.overdue());
         async move {
             match has_own {
-                true => std::future::pending().await,
+                true => overdue.await,
                 false => own::due(&shared, id, away).await,
             }
+        }
+    }
+
+    /// Does what was due.
+    async fn meet_due(&mut self, why: &str) {
+        match self.own.is_some() {
+            true => self.give_up_slot().await,
+            false => self.isolate(why).await,
         }
     }
 
@@ -296,7 +312,8 @@ impl TargetTask {
         let worker = worker::run(options, session, stored, receiver, given_up.clone());
         tokio::pin!(worker);
         let drain_timeout = setup.config.apply.drain_timeout;
-        let parting = pause::parting(id, self.wanted.clone(), commands.clone(), given_up, drain_timeout);
+        let overdue = self.overdue();
+        let parting = pause::parting(id, self.wanted.clone(), commands.clone(), given_up, drain_timeout, overdue);
         tokio::pin!(parting);
         let (mut looks, mut failing) = (interval(own::LOOK), None);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);

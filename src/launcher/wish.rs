@@ -17,6 +17,8 @@ pub enum Wish {
     Pause,
     /// Go on.
     Resume,
+    /// Copy all its tables again.
+    Resync,
 }
 
 /// The targets' wishes, by name; clones are the same.

@@ -235,10 +235,10 @@ const LOCK_ALL: Sql =
 
 const MARK_ALL: Sql = Sql::new(
     "UPDATE walferry.table_state SET state = 'copying', copier = $2, rows_copied = 0, finished_at = NULL, \
-     error = NULL WHERE stream = $1",
+     error = NULL WHERE stream = $1 AND state <> 'paused'",
 );
 
-/// Marks every table of the stream to be copied again by the next run (the slot is gone, and with it the changes
+/// Marks every table of the stream, but those that are paused, to be copied again by the next run (the slot is gone, and with it the changes
 /// since); how many. To be called inside a transaction. `by` becomes their copier, so that a running copy stops at
 /// its fence.
 pub async fn mark_all_for_copy(client: &Client, stream: &str, by: &str) -> Result<u64, PgError> {

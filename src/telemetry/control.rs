@@ -20,6 +20,8 @@ pub enum Ask {
     Pause(String),
     /// Have the target of this name go on; one that waits between two attempts is tried at once.
     Resume(String),
+    /// Copy all tables of the target of this name again.
+    Resync(String),
     /// Do something with tables.
     Tables(TablesAsk),
 }

@@ -52,7 +52,11 @@ impl TargetTask {
             progress::resume(&session.client, &stream.name).await?;
             self.wanted.noted(Wish::Resume);
         }
-        let (mut stored, durable) = self.read(&session.client).await?;
+        let (mut stored, mut durable) = self.read(&session.client).await?;
+        if self.begins_again() && stored.paused_at.is_none() {
+            self.begin_again(&session.client).await?;
+            (stored, durable) = self.read(&session.client).await?;
+        }
         self.choose_lane(&source, &stored, durable).await?;
         if let Some(since) = stored.paused_at.take() {
             return Ok(Found::Paused(Some(since)));

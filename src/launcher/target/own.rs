@@ -1,5 +1,6 @@
 //! When a target gets a lane of its own, and when it joins the others again (`lane.rs` says why each step is safe).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -7,12 +8,14 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{Shared, TargetTask};
-use crate::apply::progress::Stored;
+use crate::apply::progress::{self, Stored};
 use crate::change::TargetId;
+use crate::config::OnRetained;
 use crate::error::chain;
 use crate::launcher::dispatch::Command;
 use crate::launcher::error::LaunchError;
 use crate::launcher::lane::OwnLane;
+use crate::launcher::wish::Wish;
 use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::postgres::Client;
 use crate::source::SourceError;
@@ -63,6 +66,15 @@ pub(super) async fn due(shared: &Shared, id: TargetId, away: Instant) {
     while !(is_long(shared, id, away) && shared.board.main().feeds_another(id)) {
         sleep(LOOK).await;
     }
+}
+
+/// Whether a target's own slot keeps more than it may, and is to be dropped for that.
+fn keeps_too_much(shared: &Shared, id: TargetId) -> bool {
+    let source = &shared.setup.config.source;
+    let kept = shared.board.kept_by_own_slot(id);
+    source.on_max_retained_wal == OnRetained::DropLane
+        && source.max_retained_wal > 0
+        && kept.is_some_and(|kept| kept > source.max_retained_wal)
 }
 
 /// Whether a target that is away since then has been so for long, or has made the source keep much.
@@ -152,6 +164,79 @@ impl TargetTask {
         let slot = own.slot.clone();
         (self.own, self.joining, self.left_over) = (Some(own), Joining::Not, None);
         Ok(slot)
+    }
+
+    /// Waits until the slot of its own, if it has one, keeps more of the source's WAL than it may.
+    pub(super) fn overdue(&self) -> impl Future<Output = ()> + use<> {
+        let (shared, id, has_own) = (Arc::clone(&self.shared), self.target().id, self.own.is_some());
+        async move {
+            while !(has_own && keeps_too_much(&shared, id)) {
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Whether the slot of its own keeps more than it may.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.own.is_some() && keeps_too_much(&self.shared, self.target().id)
+    }
+
+    /// Drops the slot of its own, with what it keeps for the target, which has to be copied again.
+    pub(super) async fn give_up_slot(&mut self) {
+        let Some(own) = &mut self.own else { return };
+        own.end().await;
+        let (target, slot) = (self.shared.setup.targets[self.place].name.clone(), own.slot.clone());
+        let dropped = async {
+            let source = Client::connect(&self.shared.setup.source, &self.shared.setup.application_name()).await?;
+            match slot::drop(&source, &slot).await {
+                Ok(()) | Err(SourceError::SlotMissing { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        match in_time(dropped).await {
+            Ok(()) => {
+                warn!(
+                    target,
+                    slot,
+                    "kept more WAL than source.max_retained_wal, and was dropped: the target's tables are copied again \
+                     once it is back"
+                );
+                self.shared.board.own_slot_keeps(self.target().id, None);
+                self.shared.board.fed_by(self.target().id, self.shared.board.main());
+                (self.own, self.given_up) = (None, true);
+            }
+            Err(error) => {
+                warn!(target, slot, "keeps too much WAL, and cannot be dropped: {}", chain(&error));
+                sleep(DROPPING).await;
+            }
+        }
+    }
+
+    /// Whether it is to be copied from the beginning: its slot was given up, or somebody wants it.
+    pub(super) fn begins_again(&self) -> bool {
+        self.given_up || self.wanted.is(Wish::Resync)
+    }
+
+    /// Has it begin from nothing, as a target that is new; it counts in the main lane from now on.
+    pub(super) async fn begin_again(&mut self, client: &Client) -> Result<(), LaunchError> {
+        let (id, name) = (self.target().id, self.target().name.clone());
+        self.incoming.clear();
+        progress::reset(client, &self.shared.setup.stream).await?;
+        let main = Arc::clone(self.shared.board.main());
+        match self.own.take() {
+            Some(mut own) => {
+                own.end().await;
+                main.take_in(id, &own.account);
+            }
+            None if self.given_up => main.take_in_unknown(id),
+            None => {}
+        }
+        self.shared.board.fed_by(id, &main);
+        (self.joining, self.left_over, self.given_up) = (Joining::Not, Some(Instant::now()), false);
+        (self.refused, self.stood) = (None, None);
+        self.wanted.noted(Wish::Resync);
+        info!(target = name, "begins from nothing: all its tables are copied again");
+        Ok(())
     }
 
     /// Which lane feeds a target that stands here, and has this on its disk: it counts there from now on.

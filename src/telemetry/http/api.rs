@@ -32,6 +32,7 @@ pub(super) fn changing() -> Router<Daemon> {
         .route("/api/v1/log-level", put(log_level))
         .route("/api/v1/targets/{name}/pause", post(pause))
         .route("/api/v1/targets/{name}/resume", post(resume))
+        .route("/api/v1/targets/{name}/resync", post(resync))
         .route("/api/v1/tables/{action}", post(tables))
 }
 
@@ -52,6 +53,10 @@ async fn pause(State(daemon): State<Daemon>, Path(name): Path<String>) -> Respon
 
 async fn resume(State(daemon): State<Daemon>, Path(name): Path<String>) -> Response {
     give(&daemon, Ask::Resume(name)).await
+}
+
+async fn resync(State(daemon): State<Daemon>, Path(name): Path<String>) -> Response {
+    give(&daemon, Ask::Resync(name)).await
 }
 
 /// What `POST /api/v1/tables/resync`, `…/pause` and `…/resume` take.
