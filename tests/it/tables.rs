@@ -3,6 +3,7 @@
 
 mod commands;
 mod faults;
+mod load;
 mod refused;
 mod tied;
 
