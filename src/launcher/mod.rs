@@ -5,6 +5,7 @@
 //! | `control.rs` | what is asked of the daemon: signals, and commands over HTTP |
 //! | `life.rs` | from one stretch of being active to the next: retries, reloads |
 //! | `active.rs` | one such stretch, from standing by to its end |
+//! | `simulation.rs` | all of it but the servers, under seeds (a test) |
 //! | `setup.rs` | the configuration, ready for use |
 //! | `startup.rs` | is the slot ours, and may it be followed? |
 //! | `gap.rs` | may this target be fed from it? (pure) |
@@ -22,6 +23,7 @@
 //! | `board.rs` | what all report: metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `lane.rs` | a slot and a path for one target |
+//! | `lane/choice.rs` | which slot feeds a target, and its way from one lane to the other (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `wish.rs` | which targets are to pause, or to go on |
 //!
@@ -61,6 +63,8 @@ mod life;
 mod pipeline;
 mod place;
 pub mod setup;
+#[cfg(test)]
+mod simulation;
 mod startup;
 mod target;
 mod thread;
