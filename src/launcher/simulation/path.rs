@@ -225,7 +225,9 @@ impl Path {
                 let passed = place.checked_sub(1).map_or(0, |before| source.wal[before].end());
                 let most = next.map_or(source.end, Transaction::start);
                 // A walsender that has just started names positions below its start.
-                session.quiet = session.quiet.max(passed + random.below(most.saturating_sub(passed) + 1));
+                let is_there = random.is_calm() || random.chance(50);
+                let quiet = if is_there { most } else { passed + random.below(most.saturating_sub(passed) + 1) };
+                session.quiet = session.quiet.max(quiet);
                 Delivery::Quiet(EndLsn::new(Lsn::new(session.quiet)))
             }
         };

@@ -123,11 +123,11 @@ impl Task {
 
     pub fn describe(&self) -> String {
         let stage = match &self.stage {
-            Stage::Away => "away",
-            Stage::Read(_) | Stage::Looked(..) | Stage::Chosen(_) | Stage::Checked(_) => "attaching",
-            Stage::Served(_) => "served",
-            Stage::Paused => "paused",
-            Stage::Refused(_) => "refused",
+            Stage::Away => "away".to_owned(),
+            Stage::Read(_) | Stage::Looked(..) | Stage::Chosen(_) | Stage::Checked(_) => "attaching".to_owned(),
+            Stage::Served(_) => "served".to_owned(),
+            Stage::Paused => "paused".to_owned(),
+            Stage::Refused(gap) => format!("refused ({gap:?})"),
         };
         let lane = if self.own.is_some() { "own" } else { "main" };
         let left = if self.left_over { ", slot left over" } else { "" };

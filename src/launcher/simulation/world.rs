@@ -344,13 +344,16 @@ impl<'a> World<'a> {
                 outcome = Outcome::Gap;
                 continue;
             }
-            let is_there = target.has_all(&self.source.wal) && target.shown().end == target.durable().end;
-            if !is_there || !task.is_settled() || self.source.slot(1 + place).is_some() {
+            if !target.has_all(&self.source.wal) || target.shown().end != target.durable().end {
+                return None;
+            }
+            // Where the stream's slot is lost, a slot of its own is all that it has.
+            if !self.touched && (!task.is_settled() || self.source.slot(1 + place).is_some()) {
                 return None;
             }
         }
-        let lowest = self.targets.iter().map(|target| target.durable().end).min()?;
-        let confirmed = self.source.slot(0)?.confirmed;
+        let lowest = self.targets.iter().map(|target| target.durable().end).min();
+        let confirmed = self.source.slot(0).map(|slot| slot.confirmed);
         (outcome == Outcome::Gap || confirmed == lowest).then_some(outcome)
     }
 
