@@ -1,6 +1,7 @@
 //! The model of a source: a WAL of committed transactions, and the slots through which it is read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::random::Random;
 use crate::change::{Begin, Change, Commit, Part, PgTime};
@@ -69,6 +70,8 @@ pub struct Source {
     slots: Vec<Option<Kept>>,
     /// As servers did before they refused to be told less than before.
     moves_back: bool,
+    /// What was asked for by connections whose other end is gone.
+    asked: Vec<(usize, Duration)>,
     relations: Relations,
 }
 
@@ -76,7 +79,7 @@ impl Source {
     pub fn new(targets: usize, relations: Relations, random: &mut Random) -> Self {
         let mut slots = vec![None; targets + 1];
         slots[0] = Some(Kept { confirmed: START, saved: START, active: false, parting: None, lost: false });
-        Self { wal: Vec::new(), end: START, slots, moves_back: random.chance(30), relations }
+        Self { wal: Vec::new(), end: START, slots, moves_back: random.chance(30), asked: Vec::new(), relations }
     }
 
     /// Something is written.
@@ -169,8 +172,24 @@ impl Source {
         }
     }
 
+    /// A slot is asked for, and nobody waits for the answer: it is made by then.
+    pub fn copy_by(&mut self, slot: usize, when: Duration) {
+        self.asked.push((slot, when));
+    }
+
+    /// Does what nobody waits for, but for what has time.
+    pub fn catch_up(&mut self, now: Option<Duration>) {
+        for (slot, when) in std::mem::take(&mut self.asked) {
+            match now.is_some_and(|now| now < when) {
+                true => self.asked.push((slot, when)),
+                false => _ = self.copy(slot),
+            }
+        }
+    }
+
     /// The server notices that connections are gone, and does what they had asked for last.
     pub fn notice(&mut self, random: &mut Random) {
+        self.catch_up(None);
         for slot in 0..self.slots.len() {
             let parting = self.slots[slot].as_mut().and_then(|kept| kept.parting.take());
             if let Some(told) = parting {
@@ -189,6 +208,7 @@ impl Source {
 
     /// It crashes, and is there again: slots may stand where they were saved.
     pub fn restart(&mut self, random: &mut Random) {
+        self.asked.clear();
         for kept in self.slots.iter_mut().flatten() {
             (kept.active, kept.parting) = (false, None);
             let back = kept.confirmed.saturating_sub(kept.saved);

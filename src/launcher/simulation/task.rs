@@ -36,13 +36,17 @@ pub struct Around<'a> {
     pub now: Duration,
 }
 
+/// How long a slot that nobody waits for may take to be made, as in `target/own.rs`.
+const LATER: Duration = Duration::from_secs(30);
+
 pub struct Task {
     id: TargetId,
     pub own: Option<Lane>,
     /// The account of the lane that feeds it.
     pub fed: Arc<Account>,
     joining: Joining<Duration>,
-    left_over: bool,
+    /// When to look next for a slot of its own that it needs no more.
+    left_over: Option<Duration>,
     errand: Option<Errand>,
     pub stage: Stage,
     pub wants_pause: bool,
@@ -93,7 +97,7 @@ impl Task {
             own: None,
             fed: Arc::clone(&around.main.account),
             joining: Joining::Not,
-            left_over: false,
+            left_over: None,
             errand: None,
             stage: Stage::Away,
             wants_pause: false,
@@ -118,7 +122,10 @@ impl Task {
 
     /// Fed with the others, and nothing of its own left.
     pub fn is_settled(&self) -> bool {
-        matches!(self.stage, Stage::Served(_)) && self.own.is_none() && self.errand.is_none() && !self.left_over
+        matches!(self.stage, Stage::Served(_))
+            && self.own.is_none()
+            && self.errand.is_none()
+            && self.left_over.is_none()
     }
 
     pub fn describe(&self) -> String {
@@ -130,7 +137,7 @@ impl Task {
             Stage::Refused(gap) => format!("refused ({gap:?})"),
         };
         let lane = if self.own.is_some() { "own" } else { "main" };
-        let left = if self.left_over { ", slot left over" } else { "" };
+        let left = if self.left_over.is_some() { ", slot left over" } else { "" };
         format!("{stage} in {lane} lane, {:?}{left}", self.joining)
     }
 
@@ -181,7 +188,9 @@ impl Task {
         let (main, stored) = (around.source.look(0), Some(EndLsn::new(Lsn::new(stand.end))));
         match choice::choose(self.own.as_ref().map(|_| &self.joining), own, main.as_ref(), stored) {
             Choice::Found => self.found_own(around),
-            Choice::Main { left_over } => self.left_over = left_over,
+            Choice::Main { left_over } => {
+                self.left_over = Some(around.now + if left_over { Duration::ZERO } else { LATER });
+            }
             Choice::Own => self.give_up_joining(around),
             Choice::Join => self.join(around),
             Choice::Back => {
@@ -196,7 +205,7 @@ impl Task {
 
     fn join(&mut self, around: &mut Around<'_>) {
         self.fed = Arc::clone(&around.main.account);
-        (self.joining, self.left_over) = (Joining::Not, true);
+        (self.joining, self.left_over) = (Joining::Not, Some(around.now));
         if let Some(mut own) = self.own.take() {
             match around.random.fault(20) {
                 true => own.cut(around.source),
@@ -317,7 +326,8 @@ impl Task {
                 Ask::Detach => self.send(by_own, Command::Detach(id), around),
             }
         }
-        if self.left_over && self.errand.is_none() && around.main.account.session().is_some() {
+        let is_due = self.left_over.is_some_and(|look| around.now >= look);
+        if is_due && self.errand.is_none() && around.main.account.session().is_some() {
             self.errand = Some(Errand::LookAtMain);
         }
     }
@@ -335,7 +345,7 @@ impl Task {
     /// The next step of what the source does for it. It may take too long: then it is left, wherever it is.
     fn run(&mut self, errand: Errand, around: &mut Around<'_>) {
         if around.random.fault(10) {
-            return;
+            return self.leave(&errand, around.source, around.random, around.now);
         }
         let (own, stored) = (1 + self.id.0, around.main.account.durable_lsn(self.id).map(DurableLsn::end_lsn));
         self.errand = match errand {
@@ -355,7 +365,7 @@ impl Task {
                 let lanes = Lanes { id: self.id, main: &around.main.account, own: &lane.account };
                 if confirmed.is_some_and(|confirmed| lanes.isolate(confirmed)) {
                     self.fed = Arc::clone(&lane.account);
-                    (self.own, self.joining, self.left_over) = (Some(lane), Joining::Not, false);
+                    (self.own, self.joining, self.left_over) = (Some(lane), Joining::Not, None);
                 }
                 None
             }
@@ -364,16 +374,30 @@ impl Task {
                 choice::may_drop(&around.main.account, self.id, found.as_ref()).then_some(Errand::Drop)
             }
             Errand::Drop => {
-                self.left_over = !around.source.drop(own);
+                if around.source.slot(own).is_none() {
+                    self.left_over = None;
+                } else if around.source.drop(own) {
+                    self.left_over = Some(around.now + LATER);
+                }
                 None
             }
         };
     }
 
+    /// A slot that was asked for may be made later.
+    fn leave(&self, errand: &Errand, source: &mut Source, random: &mut Random, now: Duration) {
+        if matches!(errand, Errand::Copy) && random.chance(50) {
+            source.copy_by(1 + self.id.0, now + LATER);
+        }
+    }
+
     /// The daemon is killed.
-    pub fn die(mut self, source: &mut Source, target: &mut Target, random: &mut Random) {
+    pub fn die(mut self, source: &mut Source, target: &mut Target, random: &mut Random, now: Duration) {
         if let Some(own) = &mut self.own {
             own.cut(source);
+        }
+        if let Some(errand) = self.errand.take() {
+            self.leave(&errand, source, random, now);
         }
         if let Stage::Served(served) = self.stage {
             served.worker.die(target, random);

@@ -1,8 +1,7 @@
 //! The world of one seed: a source, its targets and a daemon, to all of which something happens at each step.
 
-use std::time::Duration;
-
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
@@ -70,7 +69,8 @@ impl<'a> World<'a> {
     /// # Panics
     /// When something is not as it must be.
     pub fn live(mut self) -> Outcome {
-        for _ in 0..60 + self.random.below(240) {
+        let length = self.random.pick(&[100, 200, 200, 600]);
+        for _ in 0..60 + self.random.below(length) {
             if !self.happen() {
                 return self.gap();
             }
@@ -97,6 +97,7 @@ impl<'a> World<'a> {
     /// One thing. Tells whether there is a stream to follow.
     fn happen(&mut self) -> bool {
         self.now += Duration::from_millis(self.random.pick(&[1, 10, 100, 3_000]));
+        self.source.catch_up(Some(self.now));
         match self.random.below(100) {
             0..=11 => self.source.write(&mut self.random),
             12..=34 => (0..1 + self.random.below(4)).for_each(|_| self.read_main()),
@@ -233,7 +234,7 @@ impl<'a> World<'a> {
         let Some(Daemon { mut main, tasks }) = self.daemon.take() else { return };
         main.cut(&mut self.source);
         for (task, target) in tasks.into_iter().zip(&mut self.targets) {
-            task.die(&mut self.source, target, &mut self.random);
+            task.die(&mut self.source, target, &mut self.random, self.now);
         }
     }
 
@@ -287,7 +288,7 @@ impl<'a> World<'a> {
 
     /// Everybody does something, and nothing goes wrong.
     fn round(&mut self) -> bool {
-        self.now += Duration::from_secs(1);
+        self.now += Duration::from_secs(3);
         if self.daemon.is_none() && !self.start() {
             return false;
         }
@@ -338,7 +339,8 @@ impl<'a> World<'a> {
     /// Whether it is over: everybody has everything, or was found to lack what somebody took away.
     fn outcome(&self) -> Option<Outcome> {
         let daemon = self.daemon.as_ref()?;
-        let mut outcome = Outcome::InStep;
+        let is_lost = self.touched && self.source.slot(0).is_none();
+        let mut outcome = if is_lost { Outcome::Gap } else { Outcome::InStep };
         for ((place, target), task) in self.targets.iter().enumerate().zip(&daemon.tasks) {
             if matches!(task.stage, Stage::Refused(_)) && (target.touched || self.touched) {
                 outcome = Outcome::Gap;

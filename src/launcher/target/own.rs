@@ -32,6 +32,9 @@ const LONG_REST: Duration = Duration::from_secs(300);
 /// Between two attempts to drop a slot.
 const DROPPING: Duration = Duration::from_secs(5);
 
+/// A slot that was asked for by somebody who did not wait for it, or was killed, may be made as much later.
+const LATER: Duration = Duration::from_secs(30);
+
 /// How far a target is on its way back to the others.
 pub(super) type Joining = choice::Joining<Instant>;
 
@@ -143,7 +146,9 @@ impl TargetTask {
         match choice::choose(joining, own.as_ref(), main.as_ref(), stored.end_lsn) {
             // Another daemon has made it, which was the active one until a moment ago.
             Choice::Found => self.found_own(),
-            Choice::Main { left_over } => self.left_over = left_over.then(Instant::now),
+            Choice::Main { left_over } => {
+                self.left_over = Some(Instant::now() + if left_over { Duration::ZERO } else { LATER });
+            }
             Choice::Join => self.join().await,
             Choice::Own => self.give_up_joining(),
             Choice::Back => {
@@ -199,17 +204,18 @@ impl TargetTask {
         self.joining = joining;
     }
 
-    /// Drops the slot of its own once the main one certainly has what the target needs.
+    /// Looks for a slot of its own, and drops it once the main one certainly has what the target needs.
     pub(super) async fn drop_left_over(&mut self) {
         if self.left_over.is_none_or(|look| Instant::now() < look) || self.shared.board.main().session().is_none() {
             return;
         }
         let (target, slot) = (&self.target().name, slot::lane::name(&self.shared.setup.stream, &self.target().name));
         self.left_over = match in_time(self.try_drop(&slot)).await {
-            Ok(false) => Some(Instant::now() + LOOK),
-            Ok(true) => {
+            Ok(Dropping::NotYet) => Some(Instant::now() + LOOK),
+            Ok(Dropping::NotThere) => None,
+            Ok(Dropping::Done) => {
                 info!(target, slot, "has caught up, and is fed with the others again");
-                None
+                Some(Instant::now() + LATER)
             }
             Err(error) => {
                 warn!(target, slot, "of no use any more, and cannot be dropped yet: {}", chain(&error));
@@ -218,19 +224,29 @@ impl TargetTask {
         };
     }
 
-    /// Tells whether it is gone.
-    async fn try_drop(&self, own: &str) -> Result<bool, LaunchError> {
+    async fn try_drop(&self, own: &str) -> Result<Dropping, LaunchError> {
         let (setup, main) = (&self.shared.setup, self.shared.board.main());
         let source = Client::connect(&setup.source, &setup.application_name()).await?;
         let found = slot::inspect(&source, &setup.stream).await?;
         if !choice::may_drop(main, self.target().id, found.as_ref()) {
-            return Ok(false);
+            return Ok(Dropping::NotYet);
+        }
+        if slot::inspect(&source, own).await?.is_none() {
+            return Ok(Dropping::NotThere);
         }
         match slot::drop(&source, own).await {
-            Ok(()) | Err(SourceError::SlotMissing { .. }) => Ok(true),
+            Ok(()) => Ok(Dropping::Done),
+            Err(SourceError::SlotMissing { .. }) => Ok(Dropping::NotThere),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// What came of dropping a slot.
+enum Dropping {
+    NotYet,
+    NotThere,
+    Done,
 }
 
 async fn in_time<T>(work: impl Future<Output = Result<T, LaunchError>>) -> Result<T, LaunchError> {
