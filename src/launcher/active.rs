@@ -90,7 +90,8 @@ pub(super) async fn active(
     let targets: JoinSet<()> = tasks.into_iter().collect();
     drop((shared, prepared.snapshot));
     let format = Format::new(setup.config.source.values, client.server_version(), publication.subscribe());
-    let watch = Watch { setup: Arc::clone(setup), board: Arc::clone(board), gauges, client, lock, publication };
+    let facts = prepared.facts.clone();
+    let watch = Watch { setup: Arc::clone(setup), facts, board: Arc::clone(board), gauges, client, lock, publication };
     let path = pipeline(setup, board, prepared.facts, format, received, &ending);
     left.held = together(setup, board, path, watch, targets, &ending).await?;
     Ok(())

@@ -18,6 +18,7 @@
 //! | `target/attach.rs` | checked, copied, ready to be fed |
 //! | `target/own.rs` | when it gets a lane of its own, and joins the others again |
 //! | `target/pause.rs` | left alone until told to go on |
+//! | `target/promoted.rs` | on with a source that was promoted |
 //! | `account.rs` | one lane's positions: what may be confirmed, who is behind |
 //! | `board.rs` | what all report: metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
@@ -34,6 +35,12 @@
 //! What may pass is tried again with backoff. What needs somebody ends the daemon, with the way out; but once it has
 //! been the active one, a server that refuses its connection, or is none, is tried again as slowly as a halted target:
 //! failovers and passwords on their way in look like that.
+//!
+//! # When another server takes the source's place
+//! Whoever connects again, path or watch, compares system identifier and timeline with those that were found at the
+//! start. When they differ, all is begun anew, and every target checked: it goes on if the promoted server has all that
+//! the target has (`target/promoted.rs`), else it is refused, with both positions. A standby that has not been promoted
+//! yet is waited for.
 //!
 //! # Reloading
 //! What can be taken over at once is. For the rest the stream is drained, as when stopping, and begun anew within the

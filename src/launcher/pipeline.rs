@@ -23,6 +23,7 @@ use super::account::Account;
 use super::dispatch::{Command, Dispatcher};
 use super::error::LaunchError;
 use super::format::{Format, Stranger};
+use super::life::again;
 use super::setup::Setup;
 use super::startup::Facts;
 use crate::change::Delivery;
@@ -309,16 +310,15 @@ impl Pipeline {
 }
 
 /// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock
-/// then: whoever becomes the active one finds out.
+/// then; one that cannot be used may be that of a standby that is not promoted yet. Whoever becomes the active one finds
+/// out.
 fn slot_gone(error: SourceError) -> LaunchError {
-    match error {
-        SourceError::SlotMissing { slot } => LaunchError::SourceChanged {
-            what: "its replication slot",
-            before: format!("\"{slot}\""),
-            now: "gone".to_owned(),
-        },
-        error => error.into(),
-    }
+    let (slot, now) = match error {
+        SourceError::SlotMissing { slot } => (slot, "gone".to_owned()),
+        SourceError::SlotUnusable { slot, why, .. } => (slot, format!("of no use: {why}")),
+        error => return error.into(),
+    };
+    LaunchError::SourceChanged { what: "its replication slot", before: format!("\"{slot}\""), now }
 }
 
 /// How long to wait after an error, by what has happened since the last good session.
@@ -350,7 +350,7 @@ impl Patience {
         match error.verdict() {
             Verdict::Halt { .. } => self.halted,
             Verdict::Retry if occupied => OCCUPIED,
-            Verdict::Retry => self.backoff.next().unwrap_or(self.max),
+            Verdict::Retry => again(error, self.backoff.next().unwrap_or(self.max)),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod attach;
 mod own;
 mod pause;
+mod promoted;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;

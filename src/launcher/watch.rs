@@ -17,11 +17,14 @@ use super::board::Board;
 use super::error::LaunchError;
 use super::gauges::Gauges;
 use super::setup::Setup;
+use super::startup::Facts;
 use crate::config::ConnectionString;
 use crate::error::{Judged, Verdict, chain};
 use crate::lsn::Lsn;
-use crate::postgres::Client;
+use crate::postgres::wire::Purpose;
+use crate::postgres::{Client, WireConnection};
 use crate::relation::TableName;
+use crate::source::identity;
 use crate::source::lock::StreamLock;
 use crate::source::publication::{self, Publication};
 use crate::source::slot;
@@ -60,6 +63,8 @@ impl Held {
 pub struct Watch {
     /// The configuration.
     pub setup: Arc<Setup>,
+    /// The source as found at the start.
+    pub facts: Facts,
     /// Who is told.
     pub board: Arc<Board>,
     /// How full the queues are.
@@ -88,7 +93,7 @@ impl Watch {
                 _ = ticks.tick() => {}
             }
             self.tick();
-            if count.is_multiple_of(LOOK) {
+            if count.is_multiple_of(LOOK) || self.client.is_closed() {
                 // What is published has been read just now, for the start.
                 let read = count > 0 && count.is_multiple_of(READ);
                 let looked = self.ticking(timeout(PATIENCE, self.look(read))).await;
@@ -173,7 +178,7 @@ impl Watch {
         warn!("the connection that holds the stream's lock is lost: {}", chain(error));
         loop {
             let relocked = tokio::select! {
-                relocked = self.ticking(relock(&self.setup)) => relocked,
+                relocked = self.ticking(relock(&self.setup, &self.facts)) => relocked,
                 () = stop.cancelled() => return Ok(()),
             };
             match relocked {
@@ -184,6 +189,8 @@ impl Watch {
                 Ok(None) => return Err(LaunchError::TakenOver { stream: self.setup.stream.clone() }),
                 Err(error) => match error.verdict() {
                     Verdict::Halt { .. } => return Err(error),
+                    // Every target is to be checked anew.
+                    Verdict::Retry if matches!(error, LaunchError::SourceChanged { .. }) => return Err(error),
                     Verdict::Retry => {}
                 },
             }
@@ -196,9 +203,12 @@ impl Watch {
     }
 }
 
-/// The stream's lock on a new connection; `None` when somebody else has it.
-async fn relock(setup: &Setup) -> Result<Option<(Client, StreamLock)>, LaunchError> {
-    let client = Client::connect(&setup.source, &setup.application_name()).await?;
+/// The stream's lock on a new connection to the same server; `None` when somebody else has it.
+async fn relock(setup: &Setup, facts: &Facts) -> Result<Option<(Client, StreamLock)>, LaunchError> {
+    let name = setup.application_name();
+    let client = Client::connect(&setup.source, &name).await?;
+    let mut conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
+    facts.is_same(&identity::identify(&mut conn).await?)?;
     let lock = StreamLock::try_acquire(&client, &setup.stream).await?;
     Ok(lock.map(|lock| (client, lock)))
 }

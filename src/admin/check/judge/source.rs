@@ -4,6 +4,7 @@ use super::facts::source::SourceFacts;
 use super::{Code, Finding, publication, server};
 use crate::error::{Judged, Verdict};
 use crate::relation::Displayed;
+use crate::source::slot::failover;
 use crate::sql::Sql;
 
 type Check = fn(&SourceFacts) -> Vec<Finding>;
@@ -104,6 +105,7 @@ fn slot(facts: &SourceFacts) -> Vec<Finding> {
     if let Err(error) = slot.check_usable(&position.database) {
         let advice = match error.verdict() {
             Verdict::Halt { hint } => hint,
+            Verdict::Retry if slot.awaits_promotion => "Wait for the server's promotion.".to_owned(),
             Verdict::Retry => "Wait for its creation to end.".to_owned(),
         };
         let finding = Finding::new(Code::SlotUnusable, object, error.to_string());
@@ -115,6 +117,19 @@ fn slot(facts: &SourceFacts) -> Vec<Finding> {
             Finding::new(Code::SlotAtRisk, object, what)
                 .why("then everything has to be copied again")
                 .advice("Start the daemon, or raise max_slot_wal_keep_size."),
+        ];
+    }
+    if facts.server.version >= failover::SINCE && !slot.failover && !facts.in_recovery {
+        let statement = failover::statement(&slot.name);
+        return vec![
+            Finding::new(Code::SlotNotFailover, object, "is not synchronized to standbys (failover is off)")
+                .why("a server that is promoted would not have it, and everything would have to be copied again")
+                .advice(format!(
+                    "Stop walferry, which has the slot in use, and run, as a role with REPLICATION: psql \"dbname={} \
+                     replication=database\" -c '{}'",
+                    position.database,
+                    statement.as_str(),
+                )),
         ];
     }
     vec![]

@@ -135,7 +135,8 @@ fn slot() -> Slot {
         retained_bytes: None,
         safe_wal_size: None,
         two_phase: false,
-        failover: false,
+        failover: true,
+        awaits_promotion: false,
     }
 }
 
