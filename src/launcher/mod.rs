@@ -23,6 +23,7 @@
 //! | `board.rs` | what all report: metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `lane.rs` | a slot and a path for one target |
+//! | `share.rs` | when a standby needs the slot to move (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `wish.rs` | which targets are to pause, or to go on |
 //!
@@ -68,6 +69,7 @@ mod life;
 mod pipeline;
 mod place;
 pub mod setup;
+mod share;
 mod startup;
 mod target;
 mod thread;

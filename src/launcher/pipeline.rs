@@ -237,9 +237,19 @@ impl Pipeline {
         }
         let (start, binary) = (Some(start), text.is_none());
         let from = StartOptions { start, binary, hold_confirmation: true, ..options.start.clone() };
-        let receiver = WalReceiver::start(conn, &from, self.account.confirmed()).await.map_err(slot_gone)?;
+        let receiver = match WalReceiver::start(conn, &from, self.account.confirmed()).await {
+            Err(error) if is_as_on_standbys(&error) && self.leads_to_standby().await? => {
+                return Err(SourceError::NotPromoted { slot: options.start.slot.clone() }.into());
+            }
+            started => started.map_err(slot_gone)?,
+        };
         let confirmed = self.check_slot(served).await?;
         Ok((receiver, confirmed))
+    }
+
+    async fn leads_to_standby(&self) -> Result<bool, LaunchError> {
+        let client = Client::connect(&self.options.connect, &self.options.application_name).await?;
+        Ok(identity::in_recovery(&client).await?)
     }
 
     /// Where the slot stands, which may not be above what the targets were served up to: the server starts there, and
@@ -309,16 +319,27 @@ impl Pipeline {
     }
 }
 
+/// Whether it is what standbys say of slots that wait for a promotion: 55000 of one that is kept as the primary has it
+/// (`CreateDecodingContext`), 0A000 of any before PostgreSQL 16 (`CheckLogicalDecodingRequirements`, both in logical.c).
+fn is_as_on_standbys(error: &SourceError) -> bool {
+    match error {
+        SourceError::SlotUnusable { .. } => true,
+        SourceError::Postgres { source, .. } => source.code() == Some("0A000"),
+        _ => false,
+    }
+}
+
 /// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock
-/// then; one that cannot be used may be that of a standby that is not promoted yet. Whoever becomes the active one finds
-/// out.
+/// then: whoever becomes the active one finds out.
 fn slot_gone(error: SourceError) -> LaunchError {
-    let (slot, now) = match error {
-        SourceError::SlotMissing { slot } => (slot, "gone".to_owned()),
-        SourceError::SlotUnusable { slot, why, .. } => (slot, format!("of no use: {why}")),
-        error => return error.into(),
-    };
-    LaunchError::SourceChanged { what: "its replication slot", before: format!("\"{slot}\""), now }
+    match error {
+        SourceError::SlotMissing { slot } => LaunchError::SourceChanged {
+            what: "its replication slot",
+            before: format!("\"{slot}\""),
+            now: "gone".to_owned(),
+        },
+        error => error.into(),
+    }
 }
 
 /// How long to wait after an error, by what has happened since the last good session.

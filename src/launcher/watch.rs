@@ -8,15 +8,17 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::board::Board;
+use super::dispatch::Command;
 use super::error::LaunchError;
 use super::gauges::Gauges;
 use super::setup::Setup;
+use super::share::Sharing;
 use super::startup::Facts;
 use crate::config::ConnectionString;
 use crate::error::{Judged, Verdict, chain};
@@ -75,6 +77,8 @@ pub struct Watch {
     pub lock: StreamLock,
     /// Where changes of the publication go.
     pub publication: watch::Sender<Arc<Publication>>,
+    /// The way to the stream's path.
+    pub commands: mpsc::UnboundedSender<Command>,
 }
 
 impl Watch {
@@ -85,7 +89,7 @@ impl Watch {
     pub async fn run(mut self, stop: &CancellationToken) -> Result<Held, LaunchError> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let (mut count, mut failing) = (0_u32, false);
+        let (mut count, mut failing, mut sharing) = (0_u32, false, Sharing::default());
         loop {
             tokio::select! {
                 biased;
@@ -97,7 +101,8 @@ impl Watch {
                 // What is published has been read just now, for the start.
                 let read = count > 0 && count.is_multiple_of(READ);
                 let looked = self.ticking(timeout(PATIENCE, self.look(read))).await;
-                let error = looked.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE })).err();
+                let looked = looked.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE }));
+                let error = looked.map(|standbys| self.share(&mut sharing, standbys)).err();
                 let again = std::mem::replace(&mut failing, error.is_some());
                 match error.as_ref().map(|error| (error, error.verdict())) {
                     None => {}
@@ -135,7 +140,18 @@ impl Watch {
         }
     }
 
-    async fn look(&self, read: bool) -> Result<(), LaunchError> {
+    /// Has the slot move if a standby needs it.
+    fn share(&self, sharing: &mut Sharing, standbys: BTreeSet<String>) {
+        if sharing.is_due(standbys, Instant::now()) {
+            for target in &self.setup.targets {
+                // A path that is gone ends all.
+                let _: Result<(), mpsc::error::SendError<Command>> = self.commands.send(Command::Store(target.id));
+            }
+        }
+    }
+
+    /// Tells which standbys take the slot over.
+    async fn look(&self, read: bool) -> Result<BTreeSet<String>, LaunchError> {
         let slot = slot::inspect(&self.client, &self.setup.stream).await?;
         let own = slot::lane::of(&self.client, &self.setup.stream).await?;
         let slots = || slot.iter().chain(&own);
@@ -148,11 +164,15 @@ impl Watch {
             let kept = own.iter().find(|slot| slot.name == name).and_then(|slot| slot.retained_bytes);
             self.board.own_slot_keeps(target.id, kept);
         }
+        let standbys = match slot.as_ref().is_some_and(|slot| slot.failover) {
+            true => slot::failover::standbys(&self.client).await?,
+            false => BTreeSet::new(),
+        };
         if let Some((restart, retained)) = slot.and_then(|slot| slot.restart_lsn.zip(slot.retained_bytes)) {
             self.board.wal_end(Lsn::new(restart.as_u64() + retained));
         }
         if !read {
-            return Ok(());
+            return Ok(standbys);
         }
         let name = &self.setup.config.source.publication;
         let Some(now) = publication::read(&self.client, name).await? else {
@@ -170,7 +190,7 @@ impl Watch {
             );
             self.publication.send_replace(Arc::new(now));
         }
-        Ok(())
+        Ok(standbys)
     }
 
     /// The connection that held the lock is gone: whoever has the lock next is the active one.

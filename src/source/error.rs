@@ -56,8 +56,8 @@ pub enum SourceError {
     },
     /// The slot is on a standby, which keeps it for the day that it is promoted.
     #[error(
-        "the source is a standby that has not been promoted: it keeps replication slot \"{slot}\" as the primary has it, \
-         and nobody may stream from it before"
+        "the source is a standby that has not been promoted: nobody may stream from replication slot \"{slot}\" there \
+         before"
     )]
     NotPromoted {
         /// As above.

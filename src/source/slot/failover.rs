@@ -1,10 +1,13 @@
 //! Failover slots: those that the server has synchronized to its standbys, so that the stream goes on from a promoted
 //! one (PostgreSQL 17 and later; documentation: "Logical Replication Failover").
 
+use std::collections::BTreeSet;
+
 use super::inspect;
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, ConnectOptions, WireConnection};
 use crate::source::SourceError;
+use crate::source::answer::get;
 use crate::sql::Sql;
 
 /// From this version on servers know them.
@@ -40,6 +43,17 @@ pub async fn inherit(
     conn.query(&statement(copy)).await.map_err(doing())?;
     conn.close().await.map_err(doing())?;
     Ok(true)
+}
+
+/// The physical slots in use: those of standbys, by which a server that has failover slots synchronizes them, and of
+/// other receivers of WAL.
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn standbys(client: &Client) -> Result<BTreeSet<String>, SourceError> {
+    let sql = Sql::new("SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND active");
+    let rows = client.query(&sql, &[]).await.map_err(SourceError::during("asking for standbys"))?;
+    rows.iter().map(|row| get(row, "slot_name")).collect()
 }
 
 #[cfg(test)]

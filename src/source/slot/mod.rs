@@ -58,8 +58,9 @@ pub struct Slot {
     pub two_phase: bool,
     /// Synchronized to standbys (17 and later).
     pub failover: bool,
-    /// The server is a standby that keeps it as the primary has it, for the day that it is promoted (`synced`, 17 and
-    /// later). Until then nobody may stream from it (`CreateDecodingContext` in logical.c).
+    /// The server is a standby that keeps it for the day that it is promoted: as the primary has it (`synced`, 17 and
+    /// later), or, before 16, in whatever way, since standbys could not decode. Until then nobody may stream from it
+    /// (`CreateDecodingContext` and `CheckLogicalDecodingRequirements` in logical.c).
     pub awaits_promotion: bool,
 }
 
@@ -70,7 +71,8 @@ const SELECT: Sql = Sql::new(
      to_jsonb(s) ->> 'invalidation_reason' AS invalidation_reason, \
      coalesce((to_jsonb(s) ->> 'conflicting')::boolean, false) AS conflicting, \
      coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover, \
-     pg_is_in_recovery() AND coalesce((to_jsonb(s) ->> 'synced')::boolean, false) AS awaits_promotion, \
+     pg_is_in_recovery() AND (coalesce((to_jsonb(s) ->> 'synced')::boolean, false) \
+     OR current_setting('server_version_num')::int < 160000) AS awaits_promotion, \
      greatest(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
      ELSE pg_current_wal_lsn() END, s.restart_lsn), 0)::bigint AS retained_bytes FROM pg_replication_slots s",
 );

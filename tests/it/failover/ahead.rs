@@ -52,7 +52,7 @@ async fn a_target_whose_position_is_ahead_but_not_its_last_commit_goes_on() {
         let mut daemon = daemon(&stage, &stage.both(&standby)).apply("progress_bytes", "\"64KiB\"").start();
         daemon.wait_ready(seconds(60)).await;
         stage.assert_follows(0, 1).await;
-        wait_synced(&standby, "walferry", 1).await;
+        wait_synced(&stage, &standby).await;
         let there = standby.connect("postgres").await;
         let replayed = async || {
             let all = format!("SELECT pg_last_wal_replay_lsn() - '0/0' >= {}", stage.current().await);
@@ -86,7 +86,7 @@ async fn a_table_copied_from_the_old_primary_as_of_what_was_lost_is_refused() {
         let mut daemon = daemon(&stage, &stage.both(&standby)).start();
         daemon.wait_ready(seconds(60)).await;
         stage.assert_follows(0, 1).await;
-        wait_synced(&standby, "walferry", 1).await;
+        wait_synced(&stage, &standby).await;
         let added = "CREATE TABLE added (id int PRIMARY KEY)";
         execute(&stage.places[0].client, added).await;
         execute(&stage.on_source, added).await;

@@ -8,7 +8,7 @@ use super::{AGAIN, daemon, in_step, load, stage};
 use crate::support::pair::{text, wait_refused};
 use crate::support::prelude::*;
 use crate::support::stage::{execute, wait_row};
-use crate::support::standby::{wait_synced, with_failover_slots};
+use crate::support::standby::{is_synced, session, wait_synced, with_failover_slots};
 use crate::support::versions::bin;
 
 const STORED: &str = "SELECT end_lsn FROM walferry.progress";
@@ -54,12 +54,13 @@ async fn a_standby_that_is_reached_before_its_promotion_is_waited_for() {
         daemon.wait_ready(seconds(60)).await;
         stage.assert_follows(0, 1).await;
         if major >= 17 {
-            wait_synced(&standby, "walferry", 1).await;
+            wait_synced(&stage, &standby).await;
         }
         stage.source.kill9().await;
         name.set_upstream(standby.port);
-        let said = if major < 17 { "is a standby without the slot" } else { "is a standby that has not been promoted" };
-        daemon.wait_log(said, seconds(30)).await;
+        let waits = "is a standby that has not been promoted";
+        daemon.wait_log(waits, seconds(30)).await;
+        let said = if major < 17 { "is a standby without the slot" } else { waits };
         // As long as it takes; and for one that starts now as well.
         daemon.kill9();
         let seen = daemon.log_count(said);
@@ -83,11 +84,12 @@ async fn a_target_with_a_slot_of_its_own_survives_a_failover() {
         let standby = stage.standby(Kept::InFront).await;
         let mut daemon = daemon(&stage, &stage.both(&standby)).apply("isolate_after", "\"1s\"").start();
         daemon.wait_ready(seconds(60)).await;
-        wait_synced(&standby, "walferry", 1).await;
+        wait_synced(&stage, &standby).await;
         let load = load(&stage, &standby);
         load.more(20).await;
         stage.places[0].cluster.kill9().await;
-        wait_synced(&standby, OWN, 1).await;
+        let there = session(&standby).await;
+        wait_for("its own slot there", seconds(30), async || is_synced(&there, OWN).await.then_some(())).await;
         let then = stage.current().await;
         let passed = async || (stage.confirmed("walferry").await > then).then_some(());
         wait_for("the stream's slot to go on", seconds(60), passed).await;
@@ -103,6 +105,25 @@ async fn a_target_with_a_slot_of_its_own_survives_a_failover() {
         let none = async || (text(&stage.on_source, &own).await.as_deref() == Some("0")).then_some(());
         wait_for("its own slot to be dropped", seconds(60), none).await;
         in_step(&stage, &mut daemon).await;
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_stream_gets_its_slot_to_a_standby_by_itself() {
+    for major in with_failover_slots().into_iter().take(1) {
+        let mut stage = Stage::with(Cluster::builder(major), 1).await;
+        let standby = stage.standby(Kept::InFront).await;
+        let source = stage.both(&standby);
+        let mut daemon = daemon(&stage, &source).source("heartbeat_interval", "\"1s\"").start();
+        daemon.wait_ready(seconds(60)).await;
+        let there = session(&standby).await;
+        let synced = async || {
+            // What the server does every 15 s.
+            execute(&stage.on_source, "SELECT pg_log_standby_snapshot()").await;
+            is_synced(&there, "walferry").await.then_some(())
+        };
+        wait_for("the slot on the standby", seconds(60), synced).await;
+        assert_eq!(text(&stage.places[0].client, "SELECT commit_lsn FROM walferry.progress").await, None);
     }
 }
 

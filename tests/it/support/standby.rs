@@ -75,15 +75,24 @@ pub async fn session(standby: &Cluster) -> Client {
     standby.connect("postgres").await
 }
 
-/// Waits until the standby has so many slots of this kind of name that would survive its promotion.
-pub async fn wait_synced(standby: &Cluster, like: &str, count: usize) {
-    let client = session(standby).await;
+/// Whether the standby has a slot of this kind of name that would survive its promotion.
+pub async fn is_synced(on_standby: &Client, like: &str) -> bool {
     let query = format!(
         "SELECT count(*) FROM pg_replication_slots
          WHERE slot_name LIKE '{like}' AND synced AND NOT temporary AND invalidation_reason IS NULL"
     );
-    let there = async || (text(&client, &query).await == Some(count.to_string())).then_some(());
-    wait_for(&format!("{count} synchronized slots like {like}"), seconds(60), there).await;
+    text(on_standby, &query).await.as_deref() == Some("1")
+}
+
+/// Waits for that of the stream. What is written meanwhile lets the standby find it complete early.
+pub async fn wait_synced(stage: &Stage, standby: &Cluster) {
+    let client = session(standby).await;
+    let there = async || {
+        execute(&stage.on_source, "UPDATE counter SET n = n").await;
+        execute(&stage.on_source, "SELECT pg_log_standby_snapshot()").await;
+        is_synced(&client, "walferry").await.then_some(())
+    };
+    wait_for("the slot on the standby", seconds(30), there).await;
 }
 
 /// Has the standby receive nothing more.

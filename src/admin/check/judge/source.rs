@@ -23,6 +23,7 @@ const CHECKS: &[Check] = &[
     keep_size,
     sender_timeout,
     idle_slot_timeout,
+    standbys,
     publication::judge,
     not_carried,
 ];
@@ -260,6 +261,23 @@ fn idle_slot_timeout(facts: &SourceFacts) -> Vec<Finding> {
         Finding::new(Code::IdleSlotTimeout, name, what)
             .why("a stop of walferry for that long loses the slot, and everything is copied again")
             .reloaded(name, &Sql::number(0)),
+    ]
+}
+
+/// Only where the slot would be on the standby.
+fn standbys(facts: &SourceFacts) -> Vec<Finding> {
+    let is_kept = facts.slot.as_ref().is_none_or(|slot| slot.failover);
+    if facts.unawaited.is_empty() || facts.server.version < failover::SINCE || !is_kept {
+        return vec![];
+    }
+    let named = facts.unawaited.iter().map(|name| Displayed(name).to_string()).collect::<Vec<_>>().join(", ");
+    vec![
+        Finding::new(Code::StandbyNotAwaited, "synchronized_standby_slots", format!("does not name {named}"))
+            .why("a target can be ahead of that standby, and halts if it is promoted after a crash")
+            .advice(
+                "Name the slots of the standbys that may be promoted, and reload; one that is away then holds up the \
+                 stream.",
+            ),
     ]
 }
 
