@@ -3,7 +3,8 @@
 //! A standby takes a slot over for good once the primary's has moved beyond what the standby itself would still have
 //! kept for it (`update_and_persist_local_synced_slot` in slotsync.c); before that, the slot is gone with a promotion.
 //! Under load it moves by itself. On a quiet source it would not for hours: nothing is stored on the targets, and so
-//! nothing confirmed, before so many bytes of WAL have passed (`apply.progress_bytes`). So for a while it is done often.
+//! nothing confirmed, before so many bytes of WAL have passed (`apply.progress_bytes`). So for a while it is done
+//! often.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

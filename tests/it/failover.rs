@@ -99,6 +99,23 @@ async fn a_planned_switch_over_under_load_goes_on_by_itself() {
 }
 
 #[tokio::test]
+async fn a_source_that_hangs_is_left_for_the_server_that_is_promoted() {
+    for major in with_failover_slots().into_iter().take(1) {
+        let source = Cluster::builder(major).setting("wal_sender_timeout", "'3s'");
+        let mut stage = Stage::with(source, 2).await;
+        let standby = stage.standby(Kept::InFront).await;
+        let mut daemon = daemon(&stage, &format!("{}&connect_timeout=2", stage.both(&standby))).start();
+        daemon.wait_ready(seconds(60)).await;
+        wait_synced(&stage, &standby).await;
+        stage.assert_follows(0, 1).await;
+        // Its host takes connections, and nobody answers there.
+        stage.source.freeze(true);
+        let _old = fail_over(&mut stage, standby, 2).await;
+        in_step(&stage, &mut daemon).await;
+    }
+}
+
+#[tokio::test]
 async fn an_old_primary_that_comes_back_is_not_followed() {
     for major in with_failover_slots().into_iter().take(1) {
         let (mut stage, standby, mut daemon) = stage(major, Kept::InFront).await;
