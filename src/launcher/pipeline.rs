@@ -320,7 +320,8 @@ impl Pipeline {
 }
 
 /// Whether it is what standbys say of slots that wait for a promotion: 55000 of one that is kept as the primary has
-/// it (`CreateDecodingContext`), 0A000 of any before PostgreSQL 16 (`CheckLogicalDecodingRequirements`; both logical.c).
+/// it (`CreateDecodingContext`), 0A000 of any before PostgreSQL 16 (`CheckLogicalDecodingRequirements`); both in
+/// logical.c.
 fn is_as_on_standbys(error: &SourceError) -> bool {
     match error {
         SourceError::SlotUnusable { .. } => true,
