@@ -150,9 +150,9 @@ pub enum TargetCommand {
     Resume(OneTarget),
     /// Copy all tables of a target again, and go on from there
     ///
-    /// The way back for one target that cannot go on from where it is: it was restored from a backup, or what it needs is
-    /// gone from the source. Its tables are emptied first (see copy.existing_rows); the other targets are not disturbed.
-    /// Needs http.token_file.
+    /// The way back for one target that cannot go on from where it is: it was restored from a backup, or what it needs
+    /// is gone from the source. Its tables are emptied first (see copy.existing_rows); the other targets are not
+    /// disturbed. Needs http.token_file.
     Resync(OneTarget),
 }
 

@@ -50,6 +50,8 @@
 //!   starts compares the two first.
 //! - A crash takes back the last commits only, never one without those after it; and a commit that waited for the disk
 //!   keeps all before it.
+//! - Up to the switch between their timelines a promoted server's WAL is its former primary's; what commits on the new
+//!   timeline ends above the switch.
 //! - A snapshot exported with a slot shows exactly the transactions whose commit record lies below its consistent
 //!   point.
 //!

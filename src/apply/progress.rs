@@ -298,6 +298,22 @@ pub async fn position(client: &Client, stream: &Stream, lsn: Lsn) -> Result<Dura
     }
 }
 
+/// Notes that the target follows the stream on another timeline of its source from now on, and from where on.
+///
+/// # Errors
+/// [`ProgressError::Taken`] when it does not stand at `from` any more.
+pub async fn cross(client: &Client, stream: &Stream, from: EndLsn, to: EndLsn) -> Result<(), ProgressError> {
+    let update = Sql::new(
+        "UPDATE walferry.progress SET timeline = $2, end_lsn = $4::text::pg_lsn, updated_at = now()
+         WHERE stream = $1 AND end_lsn = $3::text::pg_lsn AND timeline < $2",
+    );
+    let (timeline, from, to) = (i64::from(stream.timeline), from.lsn().to_string(), to.lsn().to_string());
+    match client.execute(&update, &[&stream.name, &timeline, &from, &to]).await? {
+        1 => Ok(()),
+        _ => Err(ProgressError::Taken(stream.name.clone())),
+    }
+}
+
 /// Notes through which publication the stream is followed. The last commit applied came through another one until now,
 /// and may not come through this one: it is not to be looked for.
 ///

@@ -69,6 +69,7 @@ pub(super) async fn active(
     left.was_active = true;
     let gauges = Gauges::new(setup.targets.len());
     let (commands, received) = mpsc::unbounded_channel();
+    let to_path = commands.clone();
     let publication = tokio::sync::watch::Sender::new(Arc::new(prepared.publication));
     // What stops this stretch of being active: the signal, or the failure of one of its tasks.
     let ending = stop.child_token();
@@ -91,14 +92,17 @@ pub(super) async fn active(
     let targets: JoinSet<()> = tasks.into_iter().collect();
     drop((shared, prepared.snapshot));
     let format = Format::new(setup.config.source.values, client.server_version(), publication.subscribe());
+    let facts = prepared.facts.clone();
     let watch = Watch {
         setup: Arc::clone(setup),
+        facts,
         board: Arc::clone(board),
         gauges,
         client,
         lock,
         publication,
         said: RefCell::default(),
+        commands: to_path,
     };
     let path = pipeline(setup, board, prepared.facts, format, received, &ending);
     left.held = together(setup, board, path, watch, targets, &ending).await?;

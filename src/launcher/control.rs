@@ -130,7 +130,10 @@ impl Control {
             });
             self.wishes.want_of_table(target, table, *action);
         }
-        let named = |(target, TableName { schema, name }): &(String, TableName)| json!({ "target": target, "schema": schema, "name": name });
+        let named = |(target, table): &(String, TableName)| {
+            let TableName { schema, name } = table;
+            json!({ "target": target, "schema": schema, "name": name })
+        };
         Ok(json!({ "tables": chosen.iter().map(named).collect::<Vec<_>>() }))
     }
 

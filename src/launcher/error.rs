@@ -3,7 +3,7 @@
 use crate::apply::error::ApplyError;
 use crate::apply::progress::ProgressError;
 use crate::error::{Judged, Verdict};
-use crate::lsn::EndLsn;
+use crate::lsn::{EndLsn, Lsn};
 use crate::pgoutput::DecodeError;
 use crate::postgres::PgError;
 use crate::postgres::conninfo::ConnInfoError;
@@ -58,6 +58,19 @@ pub enum LaunchError {
     /// The slot is not there, though a target has followed it.
     #[error("the slot \"{slot}\" does not exist on the source, but target \"{target}\" has applied up to {stored}")]
     SlotLost { slot: String, target: String, stored: EndLsn },
+    /// The slot is not there, for the source was promoted without it.
+    #[error(
+        "the slot \"{slot}\" does not exist on the source, which was promoted to timeline {timeline} at {switch}, and \
+         target \"{target}\" has applied up to {stored}{}",
+        if .stored.lsn() > *.switch { ", beyond what this source ever had" } else { "" }
+    )]
+    SlotNotPromoted { slot: String, target: String, stored: EndLsn, timeline: u32, switch: Lsn },
+    /// The slot is not there yet, and may come with a promotion.
+    #[error(
+        "the source is a standby without the slot \"{slot}\", and target \"{target}\" has applied up to {stored}: \
+         waiting for the primary, or for this server's promotion"
+    )]
+    Standby { slot: String, target: String, stored: EndLsn },
     /// The slot is there, but no target knows it.
     #[error("the slot \"{slot}\" exists on the source, but no target has ever been fed from it")]
     ForeignSlot { slot: String },
@@ -89,6 +102,18 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
+    /// Whether it may pass at any moment and costs little to ask: no server could be reached, as while it restarts or
+    /// another takes its place, or it is not promoted yet.
+    pub fn is_of_absence(&self) -> bool {
+        match self {
+            Self::Postgres(error) | Self::Source(SourceError::Postgres { source: error, .. }) => {
+                matches!(error, PgError::Connect { .. })
+            }
+            Self::Source(SourceError::NotPromoted { .. }) | Self::Standby { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether no session of the source's could be had, or what answered does not speak the protocol. While the daemon
     /// runs, that may be a server on its way up, or a password on its way in: it is tried again, slowly.
     pub fn is_of_connection(&self) -> bool {
@@ -120,6 +145,11 @@ impl Judged for LaunchError {
                 "Changes since then are gone with the slot: run `walferry slot reset` to make a new slot and copy the \
                  tables again.",
             ),
+            Self::SlotNotPromoted { .. } => Verdict::halt(
+                "The standby did not have it: before PostgreSQL 17 none does; from 17 on it takes \
+                 sync_replication_slots on the standby, and a slot with `failover` (`walferry check`). If this is the \
+                 server to follow from now on, run `walferry slot reset` to make a new slot and copy the tables again.",
+            ),
             Self::ForeignSlot { slot } => Verdict::halt(format!(
                 "If it belongs to something else, set source.slot to another name. If it is left over, drop it \
                  (SELECT pg_drop_replication_slot('{slot}');) or run `walferry slot reset`, and the tables are copied \
@@ -128,7 +158,8 @@ impl Judged for LaunchError {
             Self::SameDatabase { .. } => Verdict::halt(
                 "What is written there would come back, or be applied twice: let the url lead to another database.",
             ),
-            Self::NobodyKnows { .. }
+            Self::Standby { .. }
+            | Self::NobodyKnows { .. }
             | Self::NoAnswer { .. }
             | Self::SourceSilent { .. }
             | Self::SourceChanged { .. }

@@ -56,6 +56,12 @@ pub enum Gap {
          applied up to {stored}: it holds transactions that this source never had"
     )]
     PromotedBehind { timeline: u32, stored_timeline: u32, switch: Lsn, stored: Lsn },
+    /// A table was copied from the former primary as of a position that the new one never had.
+    #[error(
+        "the source is on timeline {timeline}, which left timeline {stored_timeline} at {switch}, but table {table} of \
+         the target was copied as of {copied}: it may hold rows that this source never had"
+    )]
+    CopiedAhead { timeline: u32, stored_timeline: u32, switch: Lsn, table: TableName, copied: Lsn },
     /// The source is on an older timeline than the target has followed.
     #[error(
         "the source is on timeline {timeline}, but the target has followed timeline {stored_timeline}: the source is \
@@ -82,8 +88,8 @@ pub enum Gap {
 
 impl Judged for Gap {
     fn verdict(&self) -> Verdict {
-        let again = "have its tables copied again: `walferry target resync` with its name; or, where that is so for all \
-                     targets, stop walferry and run `walferry slot reset`";
+        let again = "have its tables copied again: `walferry target resync` with its name; or, where that is so for \
+                     all targets, stop walferry and run `walferry slot reset`";
         match self {
             Gap::SlotAhead { .. } => Verdict::halt(format!(
                 "The slot was dropped and made again or moved by another client, or the target was restored from a \
@@ -96,6 +102,7 @@ impl Judged for Gap {
                 Verdict::halt(format!("Check source.url. If the source has been replaced on purpose, {again}."))
             }
             Gap::PromotedBehind { .. }
+            | Gap::CopiedAhead { .. }
             | Gap::OldTimeline { .. }
             | Gap::OtherHistory { .. }
             | Gap::TargetAhead { .. } => Verdict::halt(format!(
@@ -106,7 +113,7 @@ impl Judged for Gap {
     }
 }
 
-/// Checks a target's stored progress against the source. `Ok` with the position to read from.
+/// Checks a target's stored progress against the source.
 ///
 /// # Errors
 /// The gap, if there is one.
@@ -120,18 +127,10 @@ pub fn check(stored: &Stored, end: EndLsn, source: &SourceFacts) -> Result<(), G
     if stored.database != source.database {
         return Err(Gap::OtherDatabase { found: source.database.clone(), stored: stored.database.clone() });
     }
-    let end = end.lsn();
     if source.timeline < stored.timeline {
         return Err(Gap::OldTimeline { timeline: source.timeline, stored_timeline: stored.timeline });
     }
-    // The first switch away from the timeline that the target has followed.
-    let switch = source.switches.iter().filter(|(timeline, _)| *timeline >= stored.timeline).map(|(_, at)| *at).min();
-    if let Some(switch) = switch.filter(|_| source.timeline > stored.timeline)
-        && end > switch
-    {
-        let (timeline, stored_timeline) = (source.timeline, stored.timeline);
-        return Err(Gap::PromotedBehind { timeline, stored_timeline, switch, stored: end });
-    }
+    let end = cross(stored, end, &[], source.timeline, &source.switches)?.lsn();
     if end > source.flushed {
         return Err(Gap::TargetAhead { flushed: source.flushed, stored: end });
     }
@@ -143,6 +142,42 @@ pub fn check(stored: &Stored, end: EndLsn, source: &SourceFacts) -> Result<(), G
             missing: confirmed.bytes_since(end),
         }),
         _ => Ok(()),
+    }
+}
+
+/// Where a target goes on from that has followed an older timeline than the source is on: from where it stands, if the
+/// source's WAL is the same up to there. Beyond the switch from one to the other lies what the source never had. A
+/// target can stand there and have nothing of it: its position moves without a commit, too, where there is nothing for
+/// it. Then it goes on from the switch, since what commits on the new timeline ends above that.
+///
+/// Tables count as copied from the older timeline: on the newer one nothing is copied before this was asked.
+///
+/// # Errors
+/// [`Gap::PromotedBehind`], [`Gap::CopiedAhead`].
+pub fn cross(
+    stored: &Stored,
+    end: EndLsn,
+    tables: &[TableState],
+    timeline: u32,
+    switches: &[(u32, Lsn)],
+) -> Result<EndLsn, Gap> {
+    let stored_timeline = stored.timeline;
+    if timeline <= stored_timeline {
+        return Ok(end);
+    }
+    // The first switch away from the timeline that the target has followed.
+    let first = switches.iter().filter(|(timeline, _)| *timeline >= stored_timeline).map(|(_, at)| *at).min();
+    let Some(switch) = first else { return Ok(end) };
+    // A switch lies between two records: a commit record that starts below it also ends there.
+    let is_known = |last: &LastCommit| last.commit_lsn.lsn() < switch;
+    if end.lsn() > switch && !stored.last.as_ref().is_some_and(is_known) {
+        return Err(Gap::PromotedBehind { timeline, stored_timeline, switch, stored: end.lsn() });
+    }
+    match tables.iter().find(|table| table.state == CopyState::Done && table.copy_lsn > switch) {
+        None => Ok(end.min(EndLsn::new(switch))),
+        Some(TableState { name, copy_lsn, .. }) => {
+            Err(Gap::CopiedAhead { timeline, stored_timeline, switch, table: name.clone(), copied: *copy_lsn })
+        }
     }
 }
 
@@ -230,6 +265,30 @@ mod tests {
         assert_eq!(check(1, 100), Ok(()));
         assert!(matches!(check(2, 201), Err(Gap::PromotedBehind { switch, .. }) if switch == Lsn::new(200)));
         assert!(matches!(check(1, 150), Err(Gap::PromotedBehind { switch, .. }) if switch == Lsn::new(100)));
+    }
+
+    #[test]
+    fn a_target_beyond_the_switch_that_has_no_commit_from_there_goes_on_from_the_switch() {
+        let switches = source().switches;
+        let with = |last: Option<u64>| {
+            let commit_lsn = |at| crate::lsn::CommitLsn::new(Lsn::new(at));
+            let last = last.map(|at| LastCommit { commit_lsn: commit_lsn(at), time: crate::change::PgTime(0) });
+            Stored { last, ..stored(2) }
+        };
+        let cross = |last, end, tables: &[TableState]| {
+            cross(&with(last), EndLsn::new(Lsn::new(end)), tables, 3, &switches).map(|end| end.lsn().as_u64())
+        };
+        assert_eq!(cross(Some(199), 900, &[]), Ok(200));
+        assert_eq!(cross(Some(150), 180, &[]), Ok(180));
+        assert!(matches!(cross(Some(200), 900, &[]), Err(Gap::PromotedBehind { .. })), "that commit is lost");
+        assert!(matches!(cross(None, 900, &[]), Err(Gap::PromotedBehind { .. })), "it is not known what it has");
+        let table = |state, at| {
+            let name = TableName::new("s", "t");
+            TableState { name, state, copy_lsn: Lsn::new(at), rows: 1, origin: None, error: None }
+        };
+        assert_eq!(cross(Some(150), 180, &[table(CopyState::Done, 200), table(CopyState::Copying, 300)]), Ok(180));
+        let gap = cross(Some(150), 180, &[table(CopyState::Done, 201)]).unwrap_err().to_string();
+        assert!(gap.contains("copied as of 0/C9") && gap.contains("left timeline 2 at 0/C8"), "{gap}");
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub async fn live(
         if let Err(error) = ended {
             board.source_failed(&error);
             let wait = match error.verdict() {
-                Verdict::Retry => backoff.next().unwrap_or(setup.retry_max_interval()),
+                Verdict::Retry => again(&error, backoff.next().unwrap_or(setup.retry_max_interval())),
                 Verdict::Halt { .. } if left.was_active && error.is_of_connection() => {
                     setup.config.apply.halted_retry_interval
                 }
@@ -81,6 +81,14 @@ pub async fn live(
             backoff = delays(&setup);
         }
     }
+}
+
+/// While there is no server, or none that was promoted yet, it is asked for this often.
+const ABSENT: Duration = Duration::from_secs(2);
+
+/// How long to wait after an error that may pass, for which this wait would be due.
+pub(super) fn again(error: &LaunchError, due: Duration) -> Duration {
+    if error.is_of_absence() { due.min(ABSENT) } else { due }
 }
 
 /// Waits, unless it is time to stop, or another configuration is wanted meanwhile.

@@ -22,12 +22,14 @@
 //! | `target/tables.rs` | the tables that it does not have yet |
 //! | `tables.rs` | tables brought in beside the stream |
 //! | `copy.rs` | a copy, put together |
+//! | `target/promoted.rs` | on with a source that was promoted |
 //! | `account.rs` | one lane's positions: what may be confirmed, who is behind |
 //! | `board.rs` | what all report: metrics, status |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `lane.rs` | a slot and a path for one target |
 //! | `side.rs` | a path beside the main one |
 //! | `lane/choice.rs` | which slot feeds a target, and its way from one lane to the other (pure) |
+//! | `share.rs` | when a standby needs the slot to move (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `wish.rs` | which targets are to pause, or to go on |
 //!
@@ -40,6 +42,12 @@
 //! What may pass is tried again with backoff. What needs somebody ends the daemon, with the way out; but once it has
 //! been the active one, a server that refuses its connection, or is none, is tried again as slowly as a halted target:
 //! failovers and passwords on their way in look like that.
+//!
+//! # When another server takes the source's place
+//! Whoever connects again, path or watch, compares system identifier and timeline with those that were found at the
+//! start. When they differ, all is begun anew, and every target checked: it goes on if the promoted server has all that
+//! the target has (`target/promoted.rs`), else it is refused, with both positions. A standby that has not been promoted
+//! yet is waited for.
 //!
 //! # Reloading
 //! What can be taken over at once is. For the rest the stream is drained, as when stopping, and begun anew within the
@@ -68,6 +76,7 @@ mod life;
 mod pipeline;
 mod place;
 pub mod setup;
+mod share;
 mod side;
 #[cfg(test)]
 mod simulation;

@@ -23,6 +23,7 @@ use super::account::Account;
 use super::dispatch::{Command, Dispatcher};
 use super::error::LaunchError;
 use super::format::{Format, Stranger};
+use super::life::again;
 use super::setup::Setup;
 use super::startup::Facts;
 use crate::change::Delivery;
@@ -246,9 +247,19 @@ impl Pipeline {
         }
         let (start, binary) = (Some(start), text.is_none());
         let from = StartOptions { start, binary, hold_confirmation: true, ..options.start.clone() };
-        let receiver = WalReceiver::start(conn, &from, self.account.confirmed()).await.map_err(slot_gone)?;
+        let receiver = match WalReceiver::start(conn, &from, self.account.confirmed()).await {
+            Err(error) if is_as_on_standbys(&error) && self.leads_to_standby().await? => {
+                return Err(SourceError::NotPromoted { slot: options.start.slot.clone() }.into());
+            }
+            started => started.map_err(slot_gone)?,
+        };
         let confirmed = self.check_slot(served).await?;
         Ok((receiver, confirmed))
+    }
+
+    async fn leads_to_standby(&self) -> Result<bool, LaunchError> {
+        let client = Client::connect(&self.options.connect, &self.options.application_name).await?;
+        Ok(identity::in_recovery(&client).await?)
     }
 
     /// Where the slot stands, which may not be above what the targets were served up to: the server starts there, and
@@ -318,6 +329,17 @@ impl Pipeline {
     }
 }
 
+/// Whether it is what standbys say of slots that wait for a promotion: 55000 of one that is kept as the primary has
+/// it (`CreateDecodingContext`), 0A000 of any before PostgreSQL 16 (`CheckLogicalDecodingRequirements`); both in
+/// logical.c.
+fn is_as_on_standbys(error: &SourceError) -> bool {
+    match error {
+        SourceError::SlotUnusable { .. } => true,
+        SourceError::Postgres { source, .. } => source.code() == Some("0A000"),
+        _ => false,
+    }
+}
+
 /// A slot that is gone may be lost, or about to be made anew by `walferry slot reset`, which has the stream's lock
 /// then: whoever becomes the active one finds out.
 fn slot_gone(error: SourceError) -> LaunchError {
@@ -360,7 +382,7 @@ impl Patience {
         match error.verdict() {
             Verdict::Halt { .. } => self.halted,
             Verdict::Retry if occupied => OCCUPIED,
-            Verdict::Retry => self.backoff.next().unwrap_or(self.max),
+            Verdict::Retry => again(error, self.backoff.next().unwrap_or(self.max)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The daemon's core under seeds: the real dispatcher, accounts, routes, queues, position checks and choice of lanes,
-//! between a model of a source and models of targets, while whatever can go wrong does, in an order that a seed decides.
+//! between a model of a source and models of targets, while whatever can go wrong does, in an order that a seed
+//! decides.
 //!
 //! | file | what it is |
 //! |---|---|

@@ -20,7 +20,7 @@ use super::setup::{Setup, TargetSetup};
 use crate::apply::progress::{self, Stored, Stream};
 use crate::change::TargetId;
 use crate::error::{Judged, chain};
-use crate::lsn::EndLsn;
+use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, WireConnection};
 use crate::source::identity::{self, Identity};
@@ -96,16 +96,17 @@ pub async fn prepare(setup: &Setup, client: &Client, board: &Board) -> Result<Pr
         Ok::<_, LaunchError>((conn, identity))
     };
     let found = async { Ok(slot::inspect(client, name).await?) };
-    let ((conn, identity), found) = try_join!(identified, found)?;
+    let ((mut conn, identity), found) = try_join!(identified, found)?;
     let facts = Facts {
         system_identifier: identity.system_identifier.clone(),
         timeline: identity.timeline,
         database: identity.database.clone(),
     };
-    if let Some(found) = &found {
-        found.check_usable(&facts.database)?;
-    }
-    let (publication, targets) = try_join!(publish(setup, client), ask_targets(setup, board, found.is_some()))?;
+    let missing = match &found {
+        Some(found) => found.check_usable(&facts.database).map(|()| None)?,
+        None => Some(Missing::of(&mut conn, client, identity.timeline).await?),
+    };
+    let (publication, targets) = try_join!(publish(setup, client), ask_targets(setup, board, missing.as_ref()))?;
     if found.is_some() {
         let own = own_slots(setup, client).await?;
         return Ok(Prepared { facts, publication, snapshot: None, own });
@@ -120,6 +121,32 @@ pub async fn prepare(setup: &Setup, client: &Client, board: &Board) -> Result<Pr
         give_up(client, &left.name).await;
     }
     Ok(Prepared { facts, publication, snapshot: Some(Arc::new(snapshot)), own: BTreeSet::new() })
+}
+
+/// The source, where the slot is not.
+struct Missing {
+    in_recovery: bool,
+    timeline: u32,
+    /// Where its timeline left the one before.
+    switch: Option<Lsn>,
+}
+
+impl Missing {
+    async fn of(conn: &mut WireConnection, client: &Client, timeline: u32) -> Result<Self, LaunchError> {
+        let in_recovery = identity::in_recovery(client).await?;
+        let switch = identity::timeline_history(conn, timeline).await?.last().map(|last| last.switch);
+        Ok(Self { in_recovery, timeline, switch })
+    }
+
+    /// Why a target that stands here must have it.
+    fn needed(&self, setup: &Setup, target: &TargetSetup, stored: &Stored, end: EndLsn) -> LaunchError {
+        let (slot, target, timeline) = (setup.stream.clone(), target.name.clone(), self.timeline);
+        match self.switch.filter(|_| stored.timeline < timeline) {
+            _ if self.in_recovery => LaunchError::Standby { slot, target, stored: end },
+            Some(switch) => LaunchError::SlotNotPromoted { slot, target, stored: end, timeline, switch },
+            None => LaunchError::SlotLost { slot, target, stored: end },
+        }
+    }
 }
 
 /// The targets that have slots of their own. Slots of targets that are not followed any more are dropped.
@@ -181,7 +208,11 @@ async fn in_time<T>(
 /// Finds out from the targets whether a slot that is there is ours, or whether one that is not there is lost. Waits for
 /// targets that cannot be reached only as long as none of the others can tell. The connections to those that answered
 /// are given, in the targets' order.
-async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<Vec<Option<Client>>, LaunchError> {
+async fn ask_targets(
+    setup: &Setup,
+    board: &Board,
+    missing: Option<&Missing>,
+) -> Result<Vec<Option<Client>>, LaunchError> {
     let mut warned = false;
     loop {
         let answers = join_all(setup.targets.iter().map(|target| in_time(target, ask(setup, target)))).await;
@@ -193,9 +224,9 @@ async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<
                 Ok((client, stored)) => {
                     clients.push(Some(client));
                     known |= stored.is_some();
-                    let end = stored.and_then(|stored| stored.end_lsn);
-                    if let Some(stored) = end.filter(|_| !slot_exists) {
-                        return Err(lost(setup, target, stored));
+                    let end = stored.as_ref().and_then(|stored| stored.end_lsn);
+                    if let (Some(missing), Some(stored), Some(end)) = (missing, &stored, end) {
+                        return Err(missing.needed(setup, target, stored, end));
                     }
                 }
                 Err(error) => {
@@ -207,7 +238,7 @@ async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<
                 }
             }
         }
-        match (slot_exists, known, unreachable) {
+        match (missing.is_none(), known, unreachable) {
             (true, true, _) => return Ok(clients),
             (true, false, 0) => return Err(LaunchError::ForeignSlot { slot: setup.stream.clone() }),
             (false, _, unreachable) if unreachable < setup.targets.len() => return Ok(clients),
@@ -215,10 +246,6 @@ async fn ask_targets(setup: &Setup, board: &Board, slot_exists: bool) -> Result<
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-}
-
-fn lost(setup: &Setup, target: &TargetSetup, stored: EndLsn) -> LaunchError {
-    LaunchError::SlotLost { slot: setup.stream.clone(), target: target.name.clone(), stored }
 }
 
 /// Makes the stream known to every target that can be reached, over the connection there is or a new one; one at least.

@@ -6,6 +6,7 @@
 mod attach;
 mod own;
 mod pause;
+mod promoted;
 mod shared;
 mod tables;
 

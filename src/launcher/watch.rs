@@ -9,20 +9,25 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::board::Board;
+use super::dispatch::Command;
 use super::error::LaunchError;
 use super::gauges::Gauges;
 use super::setup::Setup;
+use super::share::Sharing;
+use super::startup::Facts;
 use crate::config::ConnectionString;
 use crate::error::{Judged, Verdict, chain};
 use crate::lsn::Lsn;
-use crate::postgres::Client;
+use crate::postgres::wire::Purpose;
+use crate::postgres::{Client, WireConnection};
 use crate::relation::TableName;
+use crate::source::identity;
 use crate::source::lock::StreamLock;
 use crate::source::publication::{self, Publication};
 use crate::source::slot;
@@ -61,6 +66,8 @@ impl Held {
 pub struct Watch {
     /// The configuration.
     pub setup: Arc<Setup>,
+    /// The source as found at the start.
+    pub facts: Facts,
     /// Who is told.
     pub board: Arc<Board>,
     /// How full the queues are.
@@ -71,6 +78,8 @@ pub struct Watch {
     pub lock: StreamLock,
     /// Where changes of the publication go.
     pub publication: watch::Sender<Arc<Publication>>,
+    /// The way to the stream's path.
+    pub commands: mpsc::UnboundedSender<Command>,
     /// What was said of slots, by their names.
     pub said: RefCell<HashMap<String, Complaint>>,
 }
@@ -92,7 +101,7 @@ impl Watch {
     pub async fn run(mut self, stop: &CancellationToken) -> Result<Held, LaunchError> {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        let (mut count, mut failing) = (0_u32, false);
+        let (mut count, mut failing, mut sharing) = (0_u32, false, Sharing::default());
         loop {
             tokio::select! {
                 biased;
@@ -100,11 +109,12 @@ impl Watch {
                 _ = ticks.tick() => {}
             }
             self.tick();
-            if count.is_multiple_of(LOOK) {
+            if count.is_multiple_of(LOOK) || self.client.is_closed() {
                 // What is published has been read just now, for the start.
                 let read = count > 0 && count.is_multiple_of(READ);
                 let looked = self.ticking(timeout(PATIENCE, self.look(read))).await;
-                let error = looked.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE })).err();
+                let looked = looked.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE }));
+                let error = looked.map(|standbys| self.share(&mut sharing, standbys)).err();
                 let again = std::mem::replace(&mut failing, error.is_some());
                 match error.as_ref().map(|error| (error, error.verdict())) {
                     None => {}
@@ -142,7 +152,18 @@ impl Watch {
         }
     }
 
-    async fn look(&self, read: bool) -> Result<(), LaunchError> {
+    /// Has the slot move if a standby needs it.
+    fn share(&self, sharing: &mut Sharing, standbys: BTreeSet<String>) {
+        if sharing.is_due(standbys, Instant::now()) {
+            for target in &self.setup.targets {
+                // A path that is gone ends all.
+                let _: Result<(), mpsc::error::SendError<Command>> = self.commands.send(Command::Store(target.id));
+            }
+        }
+    }
+
+    /// Tells which standbys take the slot over.
+    async fn look(&self, read: bool) -> Result<BTreeSet<String>, LaunchError> {
         let slot = slot::inspect(&self.client, &self.setup.stream).await?;
         let own = slot::lane::of(&self.client, &self.setup.stream).await?;
         let slots = || slot.iter().chain(&own);
@@ -156,11 +177,15 @@ impl Watch {
             self.board.own_slot_keeps(target.id, kept);
         }
         self.complain(slot.iter().chain(&own));
+        let standbys = match slot.as_ref().is_some_and(|slot| slot.failover) {
+            true => slot::failover::standbys(&self.client).await?,
+            false => BTreeSet::new(),
+        };
         if let Some((restart, retained)) = slot.and_then(|slot| slot.restart_lsn.zip(slot.retained_bytes)) {
             self.board.wal_end(Lsn::new(restart.as_u64() + retained));
         }
         if !read {
-            return Ok(());
+            return Ok(standbys);
         }
         let name = &self.setup.config.source.publication;
         let Some(now) = publication::read(&self.client, name).await? else {
@@ -178,7 +203,7 @@ impl Watch {
             );
             self.publication.send_replace(Arc::new(now));
         }
-        Ok(())
+        Ok(standbys)
     }
 
     /// Says, once for each, which slots keep more than they may, and which have lost what they kept.
@@ -218,7 +243,7 @@ impl Watch {
         warn!("the connection that holds the stream's lock is lost: {}", chain(error));
         loop {
             let relocked = tokio::select! {
-                relocked = self.ticking(relock(&self.setup)) => relocked,
+                relocked = self.ticking(relock(&self.setup, &self.facts)) => relocked,
                 () = stop.cancelled() => return Ok(()),
             };
             match relocked {
@@ -229,6 +254,8 @@ impl Watch {
                 Ok(None) => return Err(LaunchError::TakenOver { stream: self.setup.stream.clone() }),
                 Err(error) => match error.verdict() {
                     Verdict::Halt { .. } => return Err(error),
+                    // Every target is to be checked anew.
+                    Verdict::Retry if matches!(error, LaunchError::SourceChanged { .. }) => return Err(error),
                     Verdict::Retry => {}
                 },
             }
@@ -241,9 +268,12 @@ impl Watch {
     }
 }
 
-/// The stream's lock on a new connection; `None` when somebody else has it.
-async fn relock(setup: &Setup) -> Result<Option<(Client, StreamLock)>, LaunchError> {
-    let client = Client::connect(&setup.source, &setup.application_name()).await?;
+/// The stream's lock on a new connection to the same server; `None` when somebody else has it.
+async fn relock(setup: &Setup, facts: &Facts) -> Result<Option<(Client, StreamLock)>, LaunchError> {
+    let name = setup.application_name();
+    let client = Client::connect(&setup.source, &name).await?;
+    let mut conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
+    facts.is_same(&identity::identify(&mut conn).await?)?;
     let lock = StreamLock::try_acquire(&client, &setup.stream).await?;
     Ok(lock.map(|lock| (client, lock)))
 }

@@ -54,6 +54,15 @@ pub enum SourceError {
         /// As above.
         slot: String,
     },
+    /// The slot is on a standby, which keeps it for the day that it is promoted.
+    #[error(
+        "the source is a standby that has not been promoted: nobody may stream from replication slot \"{slot}\" there \
+         before"
+    )]
+    NotPromoted {
+        /// As above.
+        slot: String,
+    },
     /// The slot exists and is of no use.
     #[error("replication slot \"{slot}\" cannot be used: {why}")]
     SlotUnusable {
@@ -120,6 +129,7 @@ impl Judged for SourceError {
             )),
             SourceError::SlotActive { .. }
             | SourceError::SlotUnfinished { .. }
+            | SourceError::NotPromoted { .. }
             | SourceError::Silent { .. }
             | SourceError::Ended { .. }
             | SourceError::NotReleased { .. }

@@ -238,9 +238,9 @@ const MARK_ALL: Sql = Sql::new(
      error = NULL WHERE stream = $1 AND state <> 'paused'",
 );
 
-/// Marks every table of the stream, but those that are paused, to be copied again by the next run (the slot is gone, and with it the changes
-/// since); how many. To be called inside a transaction. `by` becomes their copier, so that a running copy stops at
-/// its fence.
+/// Marks every table of the stream, but those that are paused, to be copied again by the next run (the slot is gone,
+/// and with it the changes since); how many. To be called inside a transaction. `by` becomes their copier, so that a
+/// running copy stops at its fence.
 pub async fn mark_all_for_copy(client: &Client, stream: &str, by: &str) -> Result<u64, PgError> {
     client.query(&LOCK_ALL, &[&stream]).await?;
     client.execute(&MARK_ALL, &[&stream, &by]).await

@@ -90,6 +90,9 @@ mod drift;
 /// Ordinary roles: no superuser anywhere, with and without the replica role; every missing right by its GRANT.
 mod roles;
 
+/// Failover of the source to a real standby: the stream goes on where nothing was lost, and halts where something was.
+mod failover;
+
 /// A changed configuration taken over while the daemon runs.
 mod reload;
 

@@ -1,4 +1,5 @@
-//! One target is copied again from the beginning, by command or because its slot was given up; the others do not notice.
+//! One target is copied again from the beginning, by command or because its slot was given up; the others do not
+//! notice.
 
 use std::time::Duration;
 
@@ -100,15 +101,18 @@ async fn a_slot_that_keeps_too_much_for_a_target_that_is_away_is_given_up_and_th
 
 #[tokio::test]
 async fn a_slot_that_the_source_gives_up_itself_is_noticed_within_seconds_and_one_target_comes_back_by_command() {
-    let source =
-        Cluster::builder(default_major()).setting("max_slot_wal_keep_size", "1MB").setting("min_wal_size", "32MB");
-    let mut stage = Stage::with(source.setting("max_wal_size", "32MB"), 2).await;
+    let source = Cluster::builder(default_major()).setting("max_slot_wal_keep_size", "48MB");
+    let mut stage = Stage::with(source.setting("min_wal_size", "32MB").setting("max_wal_size", "32MB"), 2).await;
     let mut daemon = guarded(stage.daemon().apply("isolate_after", "\"1s\"")).await;
     stage.places[0].cluster.kill9().await;
     let load = Load::start(&stage, 0..1, Duration::from_millis(5)).await;
     wait_own_slots(&stage, "1").await;
     let lost = async || {
-        execute(&stage.on_source, "SELECT pg_switch_wal(); CHECKPOINT").await;
+        let now = stage.current().await;
+        execute(&stage.on_source, "SELECT pg_logical_emit_message(false, 'noise', repeat('x', 8 << 20))").await;
+        let keeps_up = async || (stage.confirmed("walferry").await > now).then_some(());
+        wait_for("the stream's slot to keep up", seconds(30), keeps_up).await;
+        execute(&stage.on_source, "CHECKPOINT").await;
         let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name LIKE 'walferry\\_lane\\_%'";
         (text(&stage.on_source, status).await.as_deref() == Some("lost")).then_some(())
     };

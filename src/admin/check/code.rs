@@ -89,6 +89,8 @@ codes! {
     SlotsFew "slots-few" Source Warning "There are too few replication slots for the initial copy";
     SlotUnusable "slot-unusable" Source Error "The slot is lost, or cannot be walferry's";
     SlotAtRisk "slot-at-risk" Source Warning "The slot may lose its WAL at the next checkpoint";
+    StandbyNotAwaited "standby-not-awaited" Source Info "Targets can be ahead of a standby when it is promoted";
+    SlotNotFailover "slot-not-failover" Source Info "The slot is not synchronized to standbys, and lost in a failover";
     SlotUnknown "slot-unknown" Source Error "The slot exists, but no target knows it";
     SlotInUse "slot-in-use" Source Error "Another program streams from the slot";
     PreparedTransactions "prepared-transactions" Source Warning

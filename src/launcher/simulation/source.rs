@@ -140,6 +140,7 @@ impl Source {
             safe_wal_size: None,
             two_phase: false,
             failover: false,
+            awaits_promotion: false,
         })
     }
 

@@ -52,11 +52,12 @@ impl TargetTask {
             progress::resume(&session.client, &stream.name).await?;
             self.wanted.noted(Wish::Resume);
         }
-        let (mut stored, mut durable) = self.read(&session.client).await?;
-        if self.begins_again() && stored.paused_at.is_none() {
+        let mut found = self.read(&session.client).await?;
+        if self.begins_again() && found.0.paused_at.is_none() {
             self.begin_again(&session.client).await?;
-            (stored, durable) = self.read(&session.client).await?;
+            found = self.read(&session.client).await?;
         }
+        let (mut stored, durable) = self.cross_over(&session.client, found).await?;
         self.choose_lane(&source, &stored, durable).await?;
         if let Some(since) = stored.paused_at.take() {
             return Ok(Found::Paused(Some(since)));
@@ -100,7 +101,7 @@ impl TargetTask {
 
     /// Where the target stands. What it shows may be of a daemon that was just killed, and not on its disk yet; what is
     /// confirmed must be.
-    async fn read(&self, client: &Client) -> Result<(Stored, Option<DurableLsn>), LaunchError> {
+    pub(super) async fn read(&self, client: &Client) -> Result<(Stored, Option<DurableLsn>), LaunchError> {
         let stream = &self.shared.setup.stream;
         let found = progress::read_durable(client, stream).await?;
         Ok(found.ok_or_else(|| progress::ProgressError::Taken(stream.clone()))?)
@@ -119,6 +120,7 @@ impl TargetTask {
         let Some(slot) = slot::inspect(source, self.slot()).await? else {
             let (slot, target) = (self.slot().to_owned(), self.target().name.clone());
             return Err(match stored.end_lsn {
+                Some(stored) if identity::in_recovery(source).await? => LaunchError::Standby { slot, target, stored },
                 Some(stored) => LaunchError::SlotLost { slot, target, stored },
                 None => SourceError::SlotMissing { slot }.into(),
             });

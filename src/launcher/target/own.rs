@@ -134,6 +134,10 @@ impl TargetTask {
             return Err(lacks(confirmed).into());
         }
         let confirmed = slot::lane::ensure(&source, stream, &own.slot).await?;
+        let (connect, name) = (&shared.setup.source, shared.setup.application_name());
+        if let Err(error) = slot::failover::inherit(&source, connect, &name, stream, &own.slot).await {
+            warn!(slot = own.slot, "a failover of the source would lose it: {}", chain(&error));
+        }
         // The copy keeps what the target needs from here on.
         if !(Lanes { id, main, own: &own.account }).isolate(confirmed) {
             return Err(lacks(Some(confirmed)).into());

@@ -1,7 +1,7 @@
 //! The order in which hosts, addresses and encryptions are tried, and what is said when none works.
 //!
-//! As libpq: a server that cannot be reached or is not the wanted kind gives way to the next one; a server that answers
-//! and refuses (password, database) ends the search.
+//! As libpq, but for hosts that have just not answered (`order.rs`): a server that cannot be reached or is not the
+//! wanted kind gives way to the next one; a server that answers and refuses (password, database) ends the search.
 
 use std::io;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use super::dial::{Address, dial, label, resolve};
 use super::encrypt::encrypt;
-use super::{Dialect, Link, Opened, Reach, Session, Target};
+use super::{Dialect, Link, Opened, Reach, Session, Target, order};
 use crate::error::{Judged, Verdict};
 use crate::postgres::conninfo::{Host, SslMode, TargetSessionAttrs};
 use crate::postgres::tls::{Tls, TlsFailure};
@@ -114,6 +114,7 @@ pub(crate) async fn connect<D: Dialect>(options: &ConnectOptions, dialect: &D) -
     if options.load_balance_hosts {
         shuffle(&mut hosts);
     }
+    order::sort(&mut hosts);
     let wanted: &[TargetSessionAttrs] = match &options.target_session_attrs {
         TargetSessionAttrs::PreferStandby => &[TargetSessionAttrs::Standby, TargetSessionAttrs::Any],
         other => std::slice::from_ref(other),
@@ -125,7 +126,13 @@ pub(crate) async fn connect<D: Dialect>(options: &ConnectOptions, dialect: &D) -
             let peer: Arc<str> = label(host, &options.dbname).into();
             let password = options.password.as_ref().or(host.password.as_ref());
             let target = Target { options, peer: peer.clone(), password };
-            match try_host(&target, host, tls.as_ref(), *attrs, dialect, &mut failures).await {
+            let begun = Instant::now();
+            let tried = try_host(&target, host, tls.as_ref(), *attrs, dialect, &mut failures).await;
+            order::noted(
+                host,
+                tried.is_none() && options.connect_timeout.is_some_and(|limit| begun.elapsed() >= limit),
+            );
+            match tried {
                 Some(session) => return Ok(session),
                 None if failures.last().is_some_and(|(_, failure)| !failure.other_server) => break 'passes,
                 None => {}

@@ -7,6 +7,7 @@
 //! | `dial.rs` | names to addresses, sockets and their options |
 //! | `encrypt.rs` | the SSLRequest and what may follow it |
 //! | `link.rs` | a stream that is TCP, Unix or TLS |
+//! | `order.rs` | hosts that do not answer come last for a while |
 //! | `reach.rs` | how far away the server is, for who reads from it |
 //!
 //! Who speaks the start-up on the stream is not known here: the wire connection and tokio-postgres both implement
@@ -16,6 +17,7 @@ mod attempts;
 mod dial;
 mod encrypt;
 mod link;
+mod order;
 mod reach;
 
 use std::future::Future;

@@ -179,7 +179,7 @@ pub async fn create(
 /// Options came in parentheses with 15, `FAILOVER` with 17 (documentation: "Streaming Replication Protocol").
 fn create_sql(slot: &str, temporary: bool, failover: bool, server_version: u32) -> Sql {
     let options = match server_version {
-        170_000.. if failover && !temporary => Sql::new("(SNAPSHOT 'export', FAILOVER true)"),
+        super::failover::SINCE.. if failover && !temporary => Sql::new("(SNAPSHOT 'export', FAILOVER true)"),
         150_000.. => Sql::new("(SNAPSHOT 'export')"),
         _ => Sql::new("EXPORT_SNAPSHOT"),
     };

@@ -3,7 +3,7 @@
 //! A copy starts where the stream's slot is confirmed (`pg_copy_logical_replication_slot`, also while that one is in
 //! use), which is at or before what the target has. Its name is made of the stream's and the target's, so a daemon that
 //! comes later finds it without having been told; one whose target is not followed any more is found by the stream's
-//! part of the name.
+//! part of the name. Where the stream's slot is a failover slot, its copies are made such, too (`failover.rs`).
 
 use ring::digest::{SHA256, digest};
 

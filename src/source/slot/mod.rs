@@ -5,9 +5,11 @@
 //! |---|---|
 //! | `mod.rs` | looking at slots, refusing those that are not ours or have lost WAL, dropping |
 //! | `create.rs` | creating one with an exported snapshot, and who holds that up |
+//! | `failover.rs` | having it synchronized to standbys |
 //! | `lane.rs` | copies of it for single targets |
 
 mod create;
+pub mod failover;
 pub mod lane;
 
 pub use create::{Blocker, Snapshot, blockers, create};
@@ -56,6 +58,10 @@ pub struct Slot {
     pub two_phase: bool,
     /// Synchronized to standbys (17 and later).
     pub failover: bool,
+    /// The server is a standby that keeps it for the day that it is promoted: as the primary has it (`synced`, 17 and
+    /// later), or, before 16, in whatever way, since standbys could not decode. Until then nobody may stream from it
+    /// (`CreateDecodingContext` and `CheckLogicalDecodingRequirements` in logical.c).
+    pub awaits_promotion: bool,
 }
 
 /// Columns that not every version has are taken by way of JSON, which has no opinion about missing ones.
@@ -65,6 +71,8 @@ const SELECT: Sql = Sql::new(
      to_jsonb(s) ->> 'invalidation_reason' AS invalidation_reason, \
      coalesce((to_jsonb(s) ->> 'conflicting')::boolean, false) AS conflicting, \
      coalesce((to_jsonb(s) ->> 'failover')::boolean, false) AS failover, \
+     pg_is_in_recovery() AND (coalesce((to_jsonb(s) ->> 'synced')::boolean, false) \
+     OR current_setting('server_version_num')::int < 160000) AS awaits_promotion, \
      greatest(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() \
      ELSE pg_current_wal_lsn() END, s.restart_lsn), 0)::bigint AS retained_bytes FROM pg_replication_slots s",
 );
@@ -143,6 +151,7 @@ impl Slot {
             safe_wal_size: get(row, "safe_wal_size")?,
             two_phase: get(row, "two_phase")?,
             failover: get(row, "failover")?,
+            awaits_promotion: get(row, "awaits_promotion")?,
         })
     }
 
@@ -186,12 +195,16 @@ impl Slot {
         SourceError::SlotUnusable { slot: self.name.clone(), why, remedy: remedy.to_owned() }
     }
 
-    /// Refuses a slot that is of another kind, of somebody else, lost, or not finished. Whether it is in use is not
-    /// asked.
+    /// Refuses a slot that is of another kind, of somebody else, lost, not finished, or on a standby that is not
+    /// promoted yet. Whether it is in use is not asked.
     ///
     /// # Errors
-    /// [`SourceError::SlotUnusable`] with the way out, [`SourceError::SlotUnfinished`].
+    /// [`SourceError::SlotUnusable`] with the way out, [`SourceError::SlotUnfinished`], [`SourceError::NotPromoted`].
     pub fn check_usable(&self, database: &str) -> Result<(), SourceError> {
+        // What becomes of it by then is not known: until it is complete there it is temporary, for example.
+        if self.awaits_promotion {
+            return Err(SourceError::NotPromoted { slot: self.name.clone() });
+        }
         self.check_kind(database)?;
         const RESET: &str = "run `walferry slot reset`: it creates the slot anew and has the tables copied again";
         let unusable = |why| Err(self.unusable(why, RESET));
@@ -258,6 +271,7 @@ mod tests {
             safe_wal_size: None,
             two_phase: false,
             failover: false,
+            awaits_promotion: false,
         }
     }
 
@@ -307,6 +321,14 @@ mod tests {
         let conflicting = Slot { conflicting: true, ..slot() };
         for lost in [lost, invalidated, conflicting] {
             assert!(refusal(&lost).contains("walferry slot reset"), "{lost:?}");
+        }
+    }
+
+    #[test]
+    fn a_slot_on_a_standby_is_waited_for_whatever_it_looks_like() {
+        for slot in [slot(), Slot { temporary: true, confirmed_flush: None, ..slot() }] {
+            let slot = Slot { awaits_promotion: true, ..slot };
+            assert!(matches!(slot.check_usable("shop"), Err(SourceError::NotPromoted { .. })), "{slot:?}");
         }
     }
 

@@ -204,14 +204,21 @@ impl Cluster {
 
     /// A streaming standby of this server, without slots. This server restarts once for it.
     pub async fn standby(&mut self) -> Cluster {
+        self.standby_with("", &[]).await
+    }
+
+    /// The same, with more in its `primary_conninfo`, and settings of its own.
+    pub async fn standby_with(&mut self, conninfo: &str, settings: &[(&str, &str)]) -> Cluster {
         let snapshot = self.snapshot().await;
         let data = snapshot.dir.path().join("data");
         for entry in std::fs::read_dir(data.join("pg_replslot")).expect("cannot list slots") {
             std::fs::remove_dir_all(entry.expect("cannot list slots").path()).expect("cannot remove a slot");
         }
         write_as_server(&data.join("standby.signal"), "");
-        let primary = format!("'host=127.0.0.1 port={} user=postgres application_name=standby'", self.port);
-        Builder::new(snapshot.major).setting("primary_conninfo", &primary).start_from(&data).await
+        let primary = format!("'host=127.0.0.1 port={} user=postgres application_name=standby {conninfo}'", self.port);
+        let builder = Builder::new(snapshot.major).setting("primary_conninfo", &primary);
+        let builder = settings.iter().fold(builder, |builder, (name, value)| builder.setting(name, value));
+        builder.start_from(&data).await
     }
 
     /// Ends recovery of a standby: from here on it is a primary on a new timeline.

@@ -20,6 +20,7 @@ pub mod pair;
 pub mod process;
 pub mod proxy;
 pub mod stage;
+pub mod standby;
 pub mod tap;
 pub mod tpcb;
 pub mod versions;
@@ -36,6 +37,7 @@ pub mod prelude {
     pub use super::modes::{Books, Bulk};
     pub use super::proxy::{Mode, Proxy};
     pub use super::stage::{Load, Stage};
+    pub use super::standby::Kept;
     pub use super::tap::{Harm, Moment, Seen, Tap};
     pub use super::versions::{default_major, for_each_major, majors};
     pub use super::wait::{Deadline, seconds, wait_for, within};

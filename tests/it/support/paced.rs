@@ -1,5 +1,5 @@
-//! Rows that are committed at a steady pace, each with the time at which it was sent; a target notes when it arrived. On
-//! one machine that tells how far a target lags, row by row.
+//! Rows that are committed at a steady pace, each with the time at which it was sent; a target notes when it arrived.
+//! On one machine that tells how far a target lags, row by row.
 
 use std::time::Duration;
 

@@ -221,10 +221,15 @@ pub struct Load {
 impl Load {
     /// Starts writers of these numbers, each with a pause between two transactions.
     pub async fn start(stage: &Stage, numbers: std::ops::Range<u64>, pause: Duration) -> Self {
+        Self::at(&stage.source.socket_url(&stage.from.name), numbers, pause)
+    }
+
+    /// The same by connection string, which may name several servers.
+    pub fn at(url: &str, numbers: std::ops::Range<u64>, pause: Duration) -> Self {
         let (mut tasks, stop) = (JoinSet::new(), Arc::new(AtomicBool::new(false)));
         let committed = Arc::new(AtomicU64::new(0));
         for number in numbers {
-            let url = stage.source.socket_url(&stage.from.name);
+            let url = url.to_owned();
             let (stop, committed) = (stop.clone(), committed.clone());
             tasks.spawn(async move {
                 let mut writer = Writer::new(11, number);

@@ -1,5 +1,5 @@
-//! A large table is added under a steady load: the other tables' lag stays what it was. `WALFERRY_TEST_ADDED_MB` makes the
-//! table larger than the few megabytes that it has here.
+//! A large table is added under a steady load: the other tables' lag stays what it was. `WALFERRY_TEST_ADDED_MB` makes
+//! the table larger than the few megabytes that it has here.
 
 use super::{ADDED, Writes, wait_state};
 use crate::support::paced;

@@ -44,6 +44,8 @@ pub struct SourceFacts {
     pub idle_slot_timeout: i64,
     /// Prepared transactions of the whole server.
     pub prepared: i64,
+    /// Physical slots in use that the stream does not wait for (`synchronized_standby_slots`, 17 and later).
+    pub unawaited: Vec<String>,
     /// Large objects.
     pub large_objects: i64,
     /// Why no replication connection can be had.
@@ -207,7 +209,9 @@ const SETTINGS: Sql = Sql::new(
      (SELECT setting::bigint FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), \
      (SELECT setting::bigint FROM pg_settings WHERE name = 'wal_sender_timeout'), \
      coalesce((SELECT setting::bigint FROM pg_settings WHERE name = 'idle_replication_slot_timeout'), 0), \
-     (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_prepared_xacts)",
+     (SELECT count(*) FROM pg_largeobject_metadata), (SELECT count(*) FROM pg_prepared_xacts), \
+     ARRAY(SELECT slot_name::text FROM pg_replication_slots WHERE slot_type = 'physical' AND active AND slot_name <> \
+     ALL (string_to_array(replace(current_setting('synchronized_standby_slots', true), ' ', ''), ',')) ORDER BY 1)",
 );
 
 async fn settings(client: &Client) -> Result<SourceFacts, PgError> {
@@ -224,6 +228,7 @@ async fn settings(client: &Client) -> Result<SourceFacts, PgError> {
         idle_slot_timeout: row.get(9),
         large_objects: row.get(10),
         prepared: row.get(11),
+        unawaited: row.get(12),
         ..SourceFacts::default()
     })
 }

@@ -4,6 +4,7 @@ use super::facts::source::SourceFacts;
 use super::{Code, Finding, publication, server};
 use crate::error::{Judged, Verdict};
 use crate::relation::Displayed;
+use crate::source::slot::failover;
 use crate::sql::Sql;
 
 type Check = fn(&SourceFacts) -> Vec<Finding>;
@@ -22,6 +23,7 @@ const CHECKS: &[Check] = &[
     keep_size,
     sender_timeout,
     idle_slot_timeout,
+    standbys,
     publication::judge,
     not_carried,
 ];
@@ -104,6 +106,7 @@ fn slot(facts: &SourceFacts) -> Vec<Finding> {
     if let Err(error) = slot.check_usable(&position.database) {
         let advice = match error.verdict() {
             Verdict::Halt { hint } => hint,
+            Verdict::Retry if slot.awaits_promotion => "Wait for the server's promotion.".to_owned(),
             Verdict::Retry => "Wait for its creation to end.".to_owned(),
         };
         let finding = Finding::new(Code::SlotUnusable, object, error.to_string());
@@ -115,6 +118,19 @@ fn slot(facts: &SourceFacts) -> Vec<Finding> {
             Finding::new(Code::SlotAtRisk, object, what)
                 .why("then everything has to be copied again")
                 .advice("Start the daemon, or raise max_slot_wal_keep_size."),
+        ];
+    }
+    if facts.server.version >= failover::SINCE && !slot.failover && !facts.in_recovery {
+        let statement = failover::statement(&slot.name);
+        return vec![
+            Finding::new(Code::SlotNotFailover, object, "is not synchronized to standbys (failover is off)")
+                .why("a server that is promoted would not have it, and everything would have to be copied again")
+                .advice(format!(
+                    "Stop walferry, which has the slot in use, and run, as a role with REPLICATION: psql \"dbname={} \
+                     replication=database\" -c '{}'",
+                    position.database,
+                    statement.as_str(),
+                )),
         ];
     }
     vec![]
@@ -245,6 +261,23 @@ fn idle_slot_timeout(facts: &SourceFacts) -> Vec<Finding> {
         Finding::new(Code::IdleSlotTimeout, name, what)
             .why("a stop of walferry for that long loses the slot, and everything is copied again")
             .reloaded(name, &Sql::number(0)),
+    ]
+}
+
+/// Only where the slot would be on the standby.
+fn standbys(facts: &SourceFacts) -> Vec<Finding> {
+    let is_kept = facts.slot.as_ref().is_none_or(|slot| slot.failover);
+    if facts.unawaited.is_empty() || facts.server.version < failover::SINCE || !is_kept {
+        return vec![];
+    }
+    let named = facts.unawaited.iter().map(|name| Displayed(name).to_string()).collect::<Vec<_>>().join(", ");
+    vec![
+        Finding::new(Code::StandbyNotAwaited, "synchronized_standby_slots", format!("does not name {named}"))
+            .why("a target can be ahead of that standby, and halts if it is promoted after a crash")
+            .advice(
+                "Name the slots of the standbys that may be promoted, and reload; one that is away then holds up the \
+                 stream.",
+            ),
     ]
 }
 

@@ -67,6 +67,10 @@ fn each_setting_that_is_wrong_is_one_finding() {
     assert_eq!(one(|facts| facts.publication = PublicationFacts::ToBeMade(None)), Code::PublicationLocked);
     assert_eq!(one(|facts| facts.unmatched = vec!["pulbic.*".into()]), Code::PatternUnmatched);
     assert_eq!(one(|facts| facts.prepared = 2), Code::PreparedTransactions);
+    let standby =
+        |version| found(|facts| (facts.unawaited, facts.server.version) = (vec!["db2".into()], version)).pop();
+    assert_eq!(standby(170_000).unwrap().code, Code::StandbyNotAwaited);
+    assert_eq!(standby(160_000), None);
     let few = |facts: &mut SourceFacts| (facts.server.connections.role, facts.copying) = ((4, 1), 1);
     assert_eq!(only(few).code, Code::ConnectionsFew);
 }
@@ -135,7 +139,8 @@ fn slot() -> Slot {
         retained_bytes: None,
         safe_wal_size: None,
         two_phase: false,
-        failover: false,
+        failover: true,
+        awaits_promotion: false,
     }
 }
 
@@ -169,6 +174,31 @@ fn a_slot_that_no_target_knows_or_that_another_program_uses_is_found() {
         assert_eq!((found.len(), found[0].code), (1, code), "{found:?}");
         assert!(found[0].advice.as_ref().unwrap().contains("source.slot"), "{found:?}");
     }
+}
+
+#[test]
+fn a_slot_that_a_failover_would_lose_is_found_where_the_server_could_keep_it() {
+    let with = |version, failover, in_recovery| {
+        let position = Position {
+            system_identifier: "7".to_owned(),
+            timeline: 1,
+            switches: vec![],
+            flushed: Lsn::new(1000),
+            database: "shop".to_owned(),
+            slot: "walferry".to_owned(),
+            confirmed: Some(Lsn::new(500)),
+        };
+        found(|facts| {
+            (facts.slot, facts.position) = (Some(Slot { failover, ..slot() }), Some(position));
+            (facts.server.version, facts.in_recovery) = (version, in_recovery);
+        })
+    };
+    let [finding] = &with(170_000, false, false)[..] else { panic!("one finding") };
+    assert_eq!(finding.code, Code::SlotNotFailover);
+    assert!(finding.advice.as_ref().unwrap().contains("ALTER_REPLICATION_SLOT \"walferry\" (FAILOVER true)"));
+    assert_eq!(with(170_000, true, false), []);
+    assert_eq!(with(160_000, false, false), []);
+    assert!(with(170_000, false, true).iter().all(|finding| finding.code != Code::SlotNotFailover));
 }
 
 #[test]
