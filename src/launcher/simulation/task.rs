@@ -102,7 +102,7 @@ pub struct Served {
 enum Errand {
     Isolate,
     Copy,
-    Adopt(Lane),
+    Adopt,
     LookAtMain,
     Drop,
 }
@@ -379,9 +379,10 @@ impl Task {
                     around.source.drop(own);
                 }
                 let is_there = around.source.copy(own);
-                is_there.then(|| Errand::Adopt(self.own_lane(around.names)))
+                is_there.then_some(Errand::Adopt)
             }
-            Errand::Adopt(lane) => {
+            Errand::Adopt => {
+                let lane = self.own_lane(around.names);
                 let confirmed = around.source.look(own).and_then(|slot| slot.confirmed_flush);
                 let lanes = Lanes { id: self.id, main: &around.main.account, own: &lane.account };
                 if confirmed.is_some_and(|confirmed| lanes.isolate(confirmed)) {
