@@ -40,6 +40,7 @@ const PURE: &[&str] = &[
     "src/feedback",
     "src/apply/flushed",
     "src/apply/plan",
+    "src/launcher/lane/choice",
 ];
 
 const IMPURE: &[&str] =

@@ -14,7 +14,7 @@ use crate::apply::queue::{Receiver, Work, queue};
 use crate::change::{Begin, Change, Commit, Delivery, Part, PgTime, TargetId};
 use crate::launcher::account::Account;
 use crate::launcher::gap::Gap;
-use crate::lsn::{CommitLsn, EndLsn, Lsn};
+use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
 use crate::relation::{Column, Relation, RelationId, ReplicaIdentity, TableName};
 use crate::route::TargetRoute;
 use crate::row::{Cell, Row};
@@ -309,6 +309,18 @@ fn resumed() -> World {
     world.reconnect();
     assert_eq!(world.position, 10, "the last commit is sent again");
     world
+}
+
+#[test]
+fn a_feed_whose_worker_has_ended_does_not_speak_for_its_target_any_more() {
+    let mut world = resumed();
+    world.send(1);
+    // It was fed through another lane meanwhile, and has more than this feed was given.
+    world.targets[0].receiver = None;
+    world.dispatcher.account().stands_at(TargetId(0), DurableLsn::new(Lsn::new(90)), None);
+    world.deliver(Delivery::Quiet(end(60)));
+    let dispatched = |lane| world.dispatcher.feeds.iter().find(|feed| feed.id == TargetId(lane)).unwrap().dispatched;
+    assert_eq!((dispatched(0), dispatched(1)), (end(20), end(60)));
 }
 
 /// The same positions in another history.

@@ -152,13 +152,15 @@ impl Target {
         }
     }
 
-    /// It crashes: the last commits that are not on its disk may be gone.
-    pub fn crash(&mut self, random: &mut Random) {
+    /// It crashes: the last commits that are not on its disk may be gone. Tells whether some are.
+    pub fn crash(&mut self, random: &mut Random) -> bool {
+        let before = self.journal.len();
         let kept = self.synced + random.place(self.journal.len() - self.synced);
         self.journal.truncate(kept + 1);
         (self.late, self.up) = (None, false);
         self.synced = kept;
         self.epoch += 1;
+        self.journal.len() < before
     }
 
     /// Somebody restores it from a copy that was made earlier.

@@ -23,6 +23,22 @@ use crate::launcher::lane::choice::{self, Ask, Choice, Joining, Lanes};
 use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::source::slot::Slot;
 
+/// How often something was met, in all seeds: what is not met is not tested.
+#[derive(Debug, Default)]
+pub struct Met {
+    pub isolated: u64,
+    pub joined: u64,
+    /// Slots that another daemon had made.
+    pub found: u64,
+    /// Slots that were left over, dropped.
+    pub dropped: u64,
+    /// Targets that came back without their last commits.
+    pub set_back: u64,
+    pub killed: u64,
+    /// Seeds in which something was taken away that was needed.
+    pub gaps: u64,
+}
+
 /// What a task finds around it.
 pub struct Around<'a> {
     pub source: &'a mut Source,
@@ -34,6 +50,7 @@ pub struct Around<'a> {
     /// Whether slow targets are isolated.
     pub isolates: bool,
     pub now: Duration,
+    pub met: &'a mut Met,
 }
 
 /// How long a slot that nobody waits for may take to be made, as in `target/own.rs`.
@@ -85,7 +102,7 @@ pub struct Served {
 enum Errand {
     Isolate,
     Copy,
-    Adopt(Lane),
+    Adopt,
     LookAtMain,
     Drop,
 }
@@ -115,6 +132,7 @@ impl Task {
 
     fn found_own(&mut self, around: &mut Around<'_>) {
         let own = self.own_lane(around.names);
+        around.met.found += 1;
         around.main.account.let_go(self.id);
         self.fed = Arc::clone(&own.account);
         self.own = Some(own);
@@ -192,7 +210,10 @@ impl Task {
                 self.left_over = Some(around.now + if left_over { Duration::ZERO } else { LATER });
             }
             Choice::Own => self.give_up_joining(around),
-            Choice::Join => self.join(around),
+            Choice::Join => {
+                around.met.joined += 1;
+                self.join(around);
+            }
             Choice::Back => {
                 if let Some(own) = &self.own {
                     Lanes { id: self.id, main: &around.main.account, own: &own.account }.go_back();
@@ -358,12 +379,14 @@ impl Task {
                     around.source.drop(own);
                 }
                 let is_there = around.source.copy(own);
-                is_there.then(|| Errand::Adopt(self.own_lane(around.names)))
+                is_there.then_some(Errand::Adopt)
             }
-            Errand::Adopt(lane) => {
+            Errand::Adopt => {
+                let lane = self.own_lane(around.names);
                 let confirmed = around.source.look(own).and_then(|slot| slot.confirmed_flush);
                 let lanes = Lanes { id: self.id, main: &around.main.account, own: &lane.account };
                 if confirmed.is_some_and(|confirmed| lanes.isolate(confirmed)) {
+                    around.met.isolated += 1;
                     self.fed = Arc::clone(&lane.account);
                     (self.own, self.joining, self.left_over) = (Some(lane), Joining::Not, None);
                 }
@@ -377,6 +400,7 @@ impl Task {
                 if around.source.slot(own).is_none() {
                     self.left_over = None;
                 } else if around.source.drop(own) {
+                    around.met.dropped += 1;
                     self.left_over = Some(around.now + LATER);
                 }
                 None

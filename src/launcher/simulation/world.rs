@@ -9,7 +9,7 @@ use super::path::Lane;
 use super::random::Random;
 use super::source::{Relations, Source};
 use super::target::Target;
-use super::task::{Around, Stage, Task};
+use super::task::{Around, Met, Stage, Task};
 use crate::change::TargetId;
 use crate::launcher::account::Account;
 
@@ -50,10 +50,11 @@ pub struct World<'a> {
     now: Duration,
     /// Somebody has touched the stream's slot.
     touched: bool,
+    met: &'a mut Met,
 }
 
 impl<'a> World<'a> {
-    pub fn new(seed: u64, relations: Relations, time: &'a Runtime) -> Self {
+    pub fn new(seed: u64, relations: Relations, time: &'a Runtime, met: &'a mut Met) -> Self {
         let mut random = Random::new(seed);
         let targets: Vec<Target> = (0..random.pick(&[1, 2, 2, 3])).map(|_| Target::new(&mut random)).collect();
         let limit = random.pick(&[1, 600, 2_000, 1 << 20]);
@@ -61,7 +62,7 @@ impl<'a> World<'a> {
         let source = Source::new(targets.len(), relations, &mut random);
         let names = (0..targets.len()).map(|target| format!("t{target}")).collect();
         let now = Duration::from_secs(1_000);
-        Self { random, time, source, targets, daemon: None, names, kind, now, touched: false }
+        Self { random, time, source, targets, daemon: None, names, kind, now, touched: false, met }
     }
 
     /// Lives through it.
@@ -192,6 +193,7 @@ impl<'a> World<'a> {
             limit: self.kind.limit,
             isolates: self.kind.isolates,
             now: self.now,
+            met: self.met,
         }
     }
 
@@ -216,7 +218,7 @@ impl<'a> World<'a> {
             2 => self.stop(),
             3 | 4 => self.lose(),
             5 => self.restart_source(),
-            6 | 7 => self.targets[place].crash(&mut self.random),
+            6 | 7 => self.met.set_back += u64::from(self.targets[place].crash(&mut self.random)),
             8..=12 => self.targets[place].up = true,
             13 => self.targets[place].commit_late(&self.source.wal),
             14..=16 => {
@@ -232,6 +234,7 @@ impl<'a> World<'a> {
     /// The daemon is killed.
     fn kill(&mut self) {
         let Some(Daemon { mut main, tasks }) = self.daemon.take() else { return };
+        self.met.killed += 1;
         main.cut(&mut self.source);
         for (task, target) in tasks.into_iter().zip(&mut self.targets) {
             task.die(&mut self.source, target, &mut self.random, self.now);
@@ -339,7 +342,7 @@ impl<'a> World<'a> {
     /// Whether it is over: everybody has everything, or was found to lack what somebody took away.
     fn outcome(&self) -> Option<Outcome> {
         let daemon = self.daemon.as_ref()?;
-        let is_lost = self.touched && self.source.slot(0).is_none();
+        let is_lost = self.touched && !self.source.keeps(0, u64::MAX);
         let mut outcome = if is_lost { Outcome::Gap } else { Outcome::InStep };
         for ((place, target), task) in self.targets.iter().enumerate().zip(&daemon.tasks) {
             if matches!(task.stage, Stage::Refused(_)) && (target.touched || self.touched) {
@@ -371,6 +374,10 @@ impl<'a> World<'a> {
         let stands: Vec<(u64, u64)> =
             self.targets.iter().map(|target| (target.shown().end, target.durable().end)).collect();
         let tasks = self.daemon.as_ref().map(|daemon| daemon.tasks.iter().map(Task::describe).collect::<Vec<_>>());
-        format!("WAL to {}, slots {slots:?}, targets (shown, durable) {stands:?}, tasks {tasks:?}", self.source.end)
+        let touched: Vec<bool> = self.targets.iter().map(|target| target.touched).collect();
+        format!(
+            "touched {} {touched:?}, WAL to {}, slots {slots:?}, targets (shown, durable) {stands:?}, tasks {tasks:?}",
+            self.touched, self.source.end
+        )
     }
 }
