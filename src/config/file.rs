@@ -69,6 +69,7 @@ pub(super) struct Apply {
     pub queue_bytes: Text,
     pub synchronous_commit: Option<Spanned<bool>>,
     pub conflicts: Text,
+    pub on_error: Text,
     pub bulk: Text,
     pub retry_max_interval: Text,
     pub halted_retry_interval: Text,

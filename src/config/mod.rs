@@ -126,6 +126,8 @@ pub struct Apply {
     pub synchronous_commit: bool,
     /// What to do when a row is not as the change expects it.
     pub conflicts: ConflictPolicy,
+    /// What to do when the target refuses a change of a row, or a conflict cannot be mended.
+    pub on_error: OnError,
     /// When many changes are written by one statement.
     pub bulk: Bulk,
     /// Upper bound of the wait between attempts after a passing error.
@@ -163,6 +165,16 @@ pub enum ConflictPolicy {
     SourceWins,
     /// Halt the target.
     Stop,
+}
+
+/// What to do with a change of one row that the target does not take.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Halt the target.
+    Halt,
+    /// Keep it in `walferry.dead_letter` on the target, and go on.
+    DeadLetter,
 }
 
 /// The format in which the source sends rows' values.

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::Values;
 use super::file::{self, DEFAULTS, Text};
 use super::interpolate::Environment;
 use super::problem::Problem;
 use super::reader::Reader;
-use super::{Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, Source, Target, Values};
+use super::{Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, OnError, Source, Target};
 
 /// `NAMEDATALEN - 1`: PostgreSQL cuts longer names.
 const NAME_BYTES: usize = 63;
@@ -157,6 +158,7 @@ fn copy(reader: &mut Reader<'_>, written: &file::File) -> Option<Copy> {
 
 fn apply(reader: &mut Reader<'_>, written: &file::File) -> Option<Apply> {
     let conflicts: Option<ConflictPolicy> = read!(reader, written, apply.conflicts, choice);
+    let on_error: Option<OnError> = read!(reader, written, apply.on_error, choice);
     let bulk: Option<Bulk> = read!(reader, written, apply.bulk, choice);
     let synchronous = written.apply.synchronous_commit.as_ref().or(DEFAULTS.apply.synchronous_commit.as_ref())?;
     Some(Apply {
@@ -172,6 +174,7 @@ fn apply(reader: &mut Reader<'_>, written: &file::File) -> Option<Apply> {
         statement_timeout: read!(reader, written, apply.statement_timeout, optional_duration, TIMEOUT),
         lock_timeout: read!(reader, written, apply.lock_timeout, optional_duration, TIMEOUT),
         conflicts: conflicts?,
+        on_error: on_error?,
         bulk: bulk?,
     })
 }
