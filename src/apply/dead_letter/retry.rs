@@ -83,8 +83,8 @@ impl Retrier {
         let outcome = match tried {
             Ok(outcome) => outcome,
             Err(error) => match refusal(&error) {
-                Some(refused) => refused,
-                None => return Err(error),
+                Some(refused) if self.applier.session.is_open() => refused,
+                _ => return Err(error),
             },
         };
         if outcome != Outcome::Applied {

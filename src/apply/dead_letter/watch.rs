@@ -48,7 +48,7 @@ impl Watch {
                 self.observer.dead_letters(waiting);
             }
             // A connection that fails is replaced by who applies; the sender is ours, so waiting does not fail.
-            let rest = matches!(counted, Ok(0) | Err(_));
+            let rest = matches!(counted, Ok(0)) || client.is_closed();
             tokio::select! {
                 _ = changes.changed() => {}
                 () = sleep(LOOK), if !rest => {}
