@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
-use super::Values;
 use super::file::{self, DEFAULTS, Text};
 use super::interpolate::Environment;
 use super::problem::Problem;
 use super::reader::Reader;
-use super::{Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, OnError, Source, Target};
+use super::{
+    Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, OnError, Source, Target, Values,
+};
 
 /// `NAMEDATALEN - 1`: PostgreSQL cuts longer names.
 const NAME_BYTES: usize = 63;
