@@ -125,7 +125,10 @@ impl Applier {
         }
         match self.why_missing(&table, change, kind, lsn).await? {
             Missing::Renamed => return Err(halt(RENAMED)),
-            Missing::AsWanted => return Ok(()),
+            Missing::AsExpected => {
+                let outcome = self.agree(&table, kind, old, row).await?;
+                return outcome.map_or(Ok(()), |error| Err(refused(change, part, error)));
+            }
             Missing::Conflict => {}
         }
         let met = Met { kind, table: relation.name.clone(), key: key.clone(), lsn };

@@ -1,7 +1,7 @@
 //! A row as JSON, and back. Pure.
 //!
-//! All but ASCII is written as `\u…`, which `json` keeps in a database of any encoding (documentation: "JSON Types"): the
-//! row may have been refused for a letter that the encoding does not have.
+//! All but ASCII is written as `\u…`, which `json` keeps in a database of any encoding (documentation: "JSON Types"):
+//! the row may have been refused for a letter that the encoding does not have.
 
 use std::fmt;
 use std::fmt::Write;

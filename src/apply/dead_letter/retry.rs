@@ -1,8 +1,8 @@
 //! A letter becomes a change: applied to the target as it is now, and removed in the same transaction.
 //!
 //! The transaction holds the stream's progress row first, so nothing of the stream is applied meanwhile: what is found
-//! of the letter, of its row and of its successors stays so. Without `force` a letter is applied only to the row that it
-//! has met; with it, as the stream would apply it under `conflicts = "source_wins"`.
+//! of the letter, of its row and of its successors stays so. Without `force` a letter is applied only to the row that
+//! it has met; with it, as the stream would apply it under `conflicts = "source_wins"`.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -3,8 +3,8 @@
 //! A row's version is `xmin:file:hash`: the transaction that wrote it, the file that it is in, and a number made of its
 //! text. As long as it is in the same file, any write of it gives it another `xmin` (documentation: "System Columns");
 //! changes of one target transaction too, as each stretch of them runs under a savepoint, whose writes have an id of
-//! their own. Whoever mends the target may have its table rewritten, by another type of a column or by VACUUM FULL: then
-//! every row may be in another file under another `xmin`, and its text decides.
+//! their own. Whoever mends the target may have its table rewritten, by another type of a column or by VACUUM FULL:
+//! then every row may be in another file under another `xmin`, and its text decides.
 
 /// Whether rows of these versions are now those of the others. No rows: `None`.
 pub(super) fn as_they_were(then: Option<&str>, now: Option<&str>) -> bool {

@@ -1,5 +1,5 @@
-//! How many dead letters lie on a target: looked at while there are any, since commands take them away, and else left in
-//! peace, as a target at rest is.
+//! How many dead letters lie on a target: looked at while there are any, since commands take them away, and else left
+//! in peace, as a target at rest is.
 
 use std::convert::Infallible;
 use std::sync::Arc;

@@ -42,8 +42,9 @@ const INSERT_TYPES: [u32; 12] = [25, 25, 25, 25, 25, 25, 114, 16, 114, 25, 25, 2
 pub(in crate::apply) enum Missing {
     /// It has its former key: what gives it this one is a letter.
     Renamed,
-    /// There is nothing to be deleted, since the row has never come: its letters are pointless from now on.
-    AsWanted,
+    /// The row that is to be deleted has never come, or has another value, because of letters that are pointless from
+    /// now on; or a cascade has removed it. That is no conflict.
+    AsExpected,
     /// Nothing of the kind.
     Conflict,
 }
@@ -142,7 +143,8 @@ pub(super) async fn versions(
     }
     let mut flight = Flight::new(session);
     flight.control(&SAVEPOINT, Step::Control)?;
-    flight.change(&table.by_key_alone(), Shape::Versions, row, Step::Ask)?;
+    let located = if table.key.is_some() { table.by_key_alone() } else { table.clone() };
+    flight.change(&located, Shape::Versions, row, Step::Ask)?;
     flight.control(&RELEASE, Step::Control)?;
     let landed = flight.fly().await?;
     let Some((_, error)) = landed.failed else { return Ok(landed.answer) };
@@ -300,7 +302,7 @@ impl Applier {
         let waited = !self.session.wire.query(&supersede).await?.is_empty();
         let cascaded = table.info.cascaded && !self.session.replica_role;
         match kind {
-            ConflictKind::DeleteMissing if waited || cascaded => Ok(Missing::AsWanted),
+            ConflictKind::DeleteMissing if waited || cascaded => Ok(Missing::AsExpected),
             _ => Ok(Missing::Conflict),
         }
     }
