@@ -41,7 +41,7 @@ CREATE TABLE walferry.table_state (
 -- One row per change of one row that this database refused and that apply.on_error = "dead_letter" set aside, written in
 -- the transaction that holds the rest of what the source committed. Looked at, applied and dropped by
 -- `walferry dead-letter`. The images are JSON objects by column: a text, as the type's output function gives it; null;
--- {"unchanged": true}: a TOASTed value that an UPDATE did not touch and the source did not send; {"hex": …}: bytes that
+-- {"unchanged": true}: a TOASTed value that an UPDATE did not touch and the source did not send; {"hex": "00ff"}: bytes that
 -- are no text here, with "type", the OID of a built-in type, where they are that type's binary form.
 CREATE TABLE walferry.dead_letter (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- in the order of the source's changes
