@@ -89,6 +89,11 @@ pub enum Command {
     /// Have the running daemon leave a target alone, or go on with it
     #[command(subcommand)]
     Target(TargetCommand),
+    /// Show the tables, add or remove one, or have the running daemon copy one again or leave it alone
+    ///
+    /// The others are not disturbed: a table is copied beside the stream, which takes it over once it has caught up.
+    #[command(subcommand)]
+    Table(TableCommand),
     /// List, apply or drop the changes of rows that targets did not take (apply.on_error = "dead_letter")
     #[command(subcommand)]
     DeadLetter(DeadLetterCommand),
@@ -146,6 +151,68 @@ pub enum TargetCommand {
     ///
     /// Needs http.token_file.
     Resume(OneTarget),
+    /// Copy all tables of a target again, and go on from there
+    ///
+    /// The way back for one target that cannot go on from where it is: it was restored from a backup, or what it needs is
+    /// gone from the source. Its tables are emptied first (see copy.existing_rows); the other targets are not disturbed.
+    /// Needs http.token_file.
+    Resync(OneTarget),
+}
+
+/// The subcommands of `table`.
+#[derive(Debug, Subcommand)]
+pub enum TableCommand {
+    /// List each target's tables, with how far each is
+    ///
+    /// Asks the daemon, or the servers where none answers.
+    List(Output),
+    /// Add a table of the source to the publication; a running daemon copies and follows it within seconds
+    ///
+    /// The source's role has to own the table and the publication: where it does not, the statement for whoever does is
+    /// printed. The table has to be on the targets already.
+    Add(OneTable),
+    /// Take a table out of the publication; its rows stay on the targets
+    ///
+    /// As for add, the source's role has to own the publication.
+    Remove(OneTable),
+    /// Copy tables again, beside the stream: on the target they are emptied first
+    ///
+    /// For tables that are quarantined, or differ from the source. Needs http.token_file.
+    Resync(SomeTables),
+    /// Leave the changes of tables out until told to go on
+    ///
+    /// Their rows on the target stay as they are. The target remembers: a restart, or another daemon, leaves them out
+    /// as well. Needs http.token_file.
+    Pause(SomeTables),
+    /// Go on with tables that are paused or quarantined, by copying them again
+    ///
+    /// Needs http.token_file.
+    Resume(SomeTables),
+}
+
+/// What `table add` and `table remove` are about.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct OneTable {
+    /// The table, as schema.table; exactly as it is written in the catalogue
+    #[arg(value_name = "TABLE")]
+    pub name: String,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// What `table resync`, `table pause` and `table resume` are about.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SomeTables {
+    /// Tables, as schema.table, or patterns as in the configuration
+    #[arg(required = true, value_name = "TABLE")]
+    pub tables: Vec<String>,
+    /// On this target only [default: on every target]
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// The subcommands of `dead-letter`.
@@ -372,6 +439,11 @@ mod tests {
         let DeadLetterCommand::Drop(drop) = letters("walferry dead-letter drop --all -y") else { panic!("not a drop") };
         assert!(drop.yes && drop.chosen.all);
         assert!(matches!(letters("walferry dead-letter list --values"), DeadLetterCommand::List(list) if list.values));
+        let resync = parse("walferry table resync public.a public.b* --target x").command;
+        let Command::Table(TableCommand::Resync(resync)) = resync else { panic!("not a resync") };
+        assert_eq!((resync.tables.len(), resync.target.as_deref()), (2, Some("x")));
+        assert!(matches!(parse("walferry table list").command, Command::Table(TableCommand::List(_))));
+        assert!(matches!(parse("walferry table add a.b").command, Command::Table(TableCommand::Add(_))));
         let Command::Demo(demo) = parse("walferry demo --keep --duration 5 --rate 10").command else {
             panic!("no demo")
         };

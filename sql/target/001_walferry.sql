@@ -28,13 +28,14 @@ CREATE TABLE walferry.table_state (
     stream      text NOT NULL,
     schema_name text NOT NULL,
     table_name  text NOT NULL,
-    state       text NOT NULL CHECK (state IN ('copying', 'catching up', 'done')),
+    state       text NOT NULL CHECK (state IN ('copying', 'catching up', 'done', 'paused', 'quarantined')),
     copier      text NOT NULL,              -- the daemon run that copies; another run takes over by changing it
     copy_lsn    pg_lsn NOT NULL,            -- of the copy's snapshot: changes that commit from here on are applied
     rows_copied bigint NOT NULL DEFAULT 0,
     started_at  timestamptz NOT NULL DEFAULT now(),
     finished_at timestamptz,
     origin      text,                       -- what was copied: OID, entries in the publication, publication
+    error       text,                       -- why it is quarantined
     PRIMARY KEY (stream, schema_name, table_name)
 );
 

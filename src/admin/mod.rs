@@ -9,7 +9,8 @@
 //! | `manual/` | `walferry man`: the manual pages, of the commands and of the configuration |
 //! | `slot/` | `walferry slot`: list, create, drop, reset |
 //! | `status/` | `walferry status`: from the daemon, else from the servers |
-//! | `target.rs` | `walferry target`: pause, resume |
+//! | `table/` | `walferry table`: list, add, remove, resync, pause, resume |
+//! | `target.rs` | `walferry target`: pause, resume, resync |
 //! | `tell.rs` | `walferry reload`, `log-level`, `config --diff`: what a running daemon is told |
 //! | `throwaway/` | PostgreSQL servers for an occasion, which leave nothing behind |
 //! | `error.rs` | why a command was refused or failed |
@@ -28,6 +29,7 @@ pub mod output;
 pub mod servers;
 pub mod slot;
 pub mod status;
+pub mod table;
 pub mod target;
 pub mod tell;
 pub mod throwaway;

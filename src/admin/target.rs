@@ -1,4 +1,4 @@
-//! `walferry target pause|resume`: told to the daemon, which is then asked until it is so.
+//! `walferry target pause|resume|resync`: told to the daemon, which is then asked until it is so.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::output::{self, line};
 use crate::cli::{ExitCode, OneTarget, TargetCommand};
 use crate::config::Config;
 use crate::telemetry::state::TargetState;
-use crate::telemetry::status::TargetStatus;
+use crate::telemetry::status::{StatusSnapshot, TargetStatus};
 
 /// Between two looks at how far it is.
 const LOOK: Duration = Duration::from_millis(100);
@@ -31,6 +31,7 @@ pub async fn run(config: &Config, command: &TargetCommand) -> Result<ExitCode, C
     let (target, what) = match command {
         TargetCommand::Pause(target) => (target, "pause"),
         TargetCommand::Resume(target) => (target, "resume"),
+        TargetCommand::Resync(target) => (target, "resync"),
     };
     let name = &target.name;
     if config.targets.iter().all(|target| target.name != *name) {
@@ -38,15 +39,49 @@ pub async fn run(config: &Config, command: &TargetCommand) -> Result<ExitCode, C
         let hint = format!("The targets are {}.", names.join(", "));
         return Err(CommandError::refused(format!("there is no target \"{name}\""), hint));
     }
+    let silent = |error| CommandError::at("nothing was changed", error);
+    let before = copies(&ask(&config.http).await.map_err(silent)?, name);
     let told = tell(&config.http, Method::POST, &format!("/api/v1/targets/{name}/{what}"), None).await;
-    told.map_err(|error| CommandError::at("nothing was changed", error))?;
+    told.map_err(silent)?;
     let status = match command {
         TargetCommand::Pause(_) => paused(config, name).await?,
         TargetCommand::Resume(_) => until(config, name, PATIENCE, |target| target.state != TargetState::Paused)
             .await?
             .map_err(|status| CommandError::failed(format!("target {name} was told, and is still {}", status.state)))?,
+        TargetCommand::Resync(_) => begun(config, name, &before).await?,
     };
     print(&status, target)
+}
+
+/// From where on each of its tables is followed.
+fn copies(status: &StatusSnapshot, name: &str) -> Vec<(String, String, Option<String>)> {
+    let tables = status.tables.iter().filter(|table| table.target == name);
+    tables.map(|table| (table.schema.clone(), table.name.clone(), table.copy_lsn.clone())).collect()
+}
+
+/// Waits until its tables are being copied, or have been.
+async fn begun(
+    config: &Config,
+    name: &str,
+    before: &[(String, String, Option<String>)],
+) -> Result<TargetStatus, CommandError> {
+    let deadline = Instant::now() + config.apply.drain_timeout + PATIENCE;
+    loop {
+        let silent = |error| CommandError::at("the daemon was told; how far it is, it does not say", error);
+        let mut status = ask(&config.http).await.map_err(silent)?;
+        let target = status.target(name).clone();
+        if target.state == TargetState::Copying || copies(&status, name) != before {
+            return Ok(target);
+        }
+        if Instant::now() >= deadline {
+            let what = format!("the daemon was told, and has not begun: target {name} is {}", target.state);
+            return Err(CommandError::refused(
+                what,
+                "It does once the target can be reached; `walferry status` says more.",
+            ));
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// Waits until it is paused, and a moment longer until it knows.
@@ -96,6 +131,7 @@ fn print(status: &TargetStatus, target: &OneTarget) -> Result<ExitCode, CommandE
             "Target {name} is paused{at}. It cannot be told, and would go on should the daemon end before it is. The \
              source keeps its WAL until it goes on."
         ),
+        (TargetState::Copying, _) => format!("Target {name} is copied again from the beginning."),
         _ => format!("Target {name} goes on{at}: {state}."),
     })?;
     Ok(ExitCode::Success)

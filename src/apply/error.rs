@@ -104,6 +104,17 @@ impl ApplyError {
     }
 }
 
+impl ApplyError {
+    /// The table whose change the target refuses, and would refuse again, as far as that can be said of one table.
+    pub fn refused_table(&self) -> Option<&TableName> {
+        match self {
+            Self::Refused { table, .. } | Self::Conflict { table, .. } | Self::Schema { table, .. } => Some(table),
+            Self::Restart(cause) => cause.refused_table(),
+            _ => None,
+        }
+    }
+}
+
 impl Judged for ApplyError {
     fn verdict(&self) -> Verdict {
         match self {

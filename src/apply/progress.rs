@@ -269,8 +269,8 @@ pub async fn register_lane(client: &Client, lane: &Stream, of: &str, lsn: Lsn) -
     Ok(DurableLsn::new(lsn))
 }
 
-/// Ends all lanes of tables of a stream but these: whoever still applies through another one is waited for, and finds no
-/// row to go on from.
+/// Ends all lanes of tables of a stream but these: whoever still applies through another one is waited for, and finds
+/// no row to go on from.
 ///
 /// # Errors
 /// As [`Client::execute`].
@@ -336,7 +336,8 @@ pub async fn resume(client: &Client, stream: &str) -> Result<(), PgError> {
     client.execute(&update, &[&stream]).await.map(drop)
 }
 
-/// Forgets position and table states of a stream on a target, so that everything is copied again.
+/// Forgets position and table states of a stream on a target, so that everything is copied again, but for tables that
+/// are paused.
 ///
 /// # Errors
 /// As [`Client::batch`].
@@ -344,7 +345,8 @@ pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
     let stream = Sql::literal(stream);
     client
         .batch(&Sql::format(
-            "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '' WHERE stream = {};
+            "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '', error = NULL
+             WHERE stream = {} AND state <> 'paused';
              UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL, updated_at = now()
              WHERE stream = {};
              COMMIT",

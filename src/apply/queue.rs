@@ -203,6 +203,11 @@ impl Sender {
         self.0.state().failing
     }
 
+    /// Whether the worker has ended: what is sent is for nobody.
+    pub fn is_gone(&self) -> bool {
+        self.0.state().gone
+    }
+
     /// Whether less than half of what it holds is in it, so that its worker may soon have nothing to do.
     pub fn is_low(&self) -> bool {
         self.0.state().bytes <= self.0.limit / 2

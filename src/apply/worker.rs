@@ -38,6 +38,8 @@ pub struct WorkerOptions {
     pub retry_max_interval: Duration,
     /// The wait between tries while halted.
     pub halted_retry_interval: Duration,
+    /// Whether what concerns one table only, and does not pass, ends the worker: the others go on without that table.
+    pub quarantines: bool,
 }
 
 /// Why a worker ended.
@@ -221,6 +223,9 @@ impl Worker {
         | ApplyError::NewTable(_)
         | ApplyError::Gone { .. } = error
         {
+            return Err(Ended::Lost(error));
+        }
+        if self.options.quarantines && error.refused_table().is_some() {
             return Err(Ended::Lost(error));
         }
         let verdict = error.verdict();

@@ -43,6 +43,8 @@ pub(super) struct Source {
     pub heartbeat_interval: Text,
     pub status_interval: Text,
     pub max_frame: Text,
+    pub max_retained_wal: Text,
+    pub on_max_retained_wal: Text,
 }
 
 #[derive(Default, Deserialize)]

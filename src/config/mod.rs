@@ -75,6 +75,11 @@ pub struct Source {
     /// The largest replication message accepted, in bytes; at most 2 GiB - 1, the protocol's own limit.
     #[serde(serialize_with = "render::size")]
     pub max_frame: u64,
+    /// Bytes of WAL that a slot of the stream may keep on the source; zero: it is not watched.
+    #[serde(serialize_with = "render::size")]
+    pub max_retained_wal: u64,
+    /// What to do when it keeps more.
+    pub on_max_retained_wal: OnRetained,
 }
 
 /// One `[[target]]`
@@ -126,7 +131,7 @@ pub struct Apply {
     pub synchronous_commit: bool,
     /// What to do when a row is not as the change expects it.
     pub conflicts: ConflictPolicy,
-    /// What to do when the target refuses a change of a row, or a conflict cannot be mended.
+    /// What to do when a target refuses a change for good.
     pub on_error: OnError,
     /// When many changes are written by one statement.
     pub bulk: Bulk,
@@ -167,7 +172,17 @@ pub enum ConflictPolicy {
     Stop,
 }
 
-/// What to do with a change of one row that the target does not take.
+/// What to do when a slot keeps more WAL than it may.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnRetained {
+    /// Say so.
+    Warn,
+    /// Say so, and drop it if it is the slot of a single target, which is copied again once it is back.
+    DropLane,
+}
+
+/// What to do when a target refuses a change, and would again.
 #[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnError {
@@ -175,6 +190,8 @@ pub enum OnError {
     Halt,
     /// Keep it in `walferry.dead_letter` on the target, and go on.
     DeadLetter,
+    /// Leave the changes of that table out until it is copied again.
+    QuarantineTable,
 }
 
 /// The format in which the source sends rows' values.

@@ -13,7 +13,8 @@ use super::interpolate::Environment;
 use super::problem::Problem;
 use super::reader::Reader;
 use super::{
-    Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, OnError, Source, Target, Values,
+    Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, OnError, OnRetained, Source, Target,
+    Values,
 };
 
 /// `NAMEDATALEN - 1`: PostgreSQL cuts longer names.
@@ -93,6 +94,8 @@ fn source(reader: &mut Reader<'_>, written: &file::File) -> Option<Source> {
     let heartbeat_interval = read!(reader, written, source.heartbeat_interval, optional_duration, INTERVAL);
     let status_interval = read!(reader, written, source.status_interval, duration, INTERVAL);
     let max_frame = read!(reader, written, source.max_frame, size, FRAME);
+    let max_retained_wal = read!(reader, written, source.max_retained_wal, size, 0..=*AMOUNT.end());
+    let on_max_retained_wal: Option<OnRetained> = read!(reader, written, source.on_max_retained_wal, choice);
     let (slot, publication) = (slot?.value, publication?.value);
     Some(Source {
         url: url?,
@@ -103,6 +106,8 @@ fn source(reader: &mut Reader<'_>, written: &file::File) -> Option<Source> {
         heartbeat_interval,
         status_interval,
         max_frame,
+        max_retained_wal,
+        on_max_retained_wal: on_max_retained_wal?,
     })
 }
 

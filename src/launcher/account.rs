@@ -193,6 +193,12 @@ impl Account {
         lock(&self.ledger).joins(id, durable, last);
     }
 
+    /// The target is to be fed through this lane, from a position that is not known yet: nothing more is confirmed here
+    /// until it is.
+    pub fn take_in_unknown(&self, id: TargetId) {
+        lock(&self.ledger).joins(id, None, None);
+    }
+
     /// It will not be, for now.
     pub fn let_go(&self, id: TargetId) {
         lock(&self.ledger).leaves(id);

@@ -1,6 +1,7 @@
 //! One stretch of being the active daemon: standing by, making ready, all tasks beside each other, and their end in
 //! order.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -90,7 +91,15 @@ pub(super) async fn active(
     let targets: JoinSet<()> = tasks.into_iter().collect();
     drop((shared, prepared.snapshot));
     let format = Format::new(setup.config.source.values, client.server_version(), publication.subscribe());
-    let watch = Watch { setup: Arc::clone(setup), board: Arc::clone(board), gauges, client, lock, publication };
+    let watch = Watch {
+        setup: Arc::clone(setup),
+        board: Arc::clone(board),
+        gauges,
+        client,
+        lock,
+        publication,
+        said: RefCell::default(),
+    };
     let path = pipeline(setup, board, prepared.facts, format, received, &ending);
     left.held = together(setup, board, path, watch, targets, &ending).await?;
     Ok(())

@@ -39,6 +39,8 @@ struct Target {
     certificates: CertificateMetrics,
     /// The lane that feeds it.
     lane: Mutex<Arc<Account>>,
+    /// WAL kept on the source for its own slot.
+    kept: Mutex<Option<u64>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -55,6 +57,7 @@ impl Board {
             metrics: metrics.target(name),
             certificates: metrics.certificates(Some(name)),
             lane: Mutex::new(Arc::clone(&main)),
+            kept: Mutex::default(),
         };
         Self {
             source: metrics.source(),
@@ -91,7 +94,13 @@ impl Board {
 
     /// So much WAL is kept on the source for a target's own slot; `None`: it has none.
     pub fn own_slot_keeps(&self, id: TargetId, bytes: Option<u64>) {
+        *lock(&self.targets[id.0].kept) = bytes;
         self.targets[id.0].metrics.own_slot_retained.set(bytes.map_or(f64::NAN, |bytes| bytes as f64));
+    }
+
+    /// So much WAL was kept for a target's own slot when the source was last asked.
+    pub fn kept_by_own_slot(&self, id: TargetId) -> Option<u64> {
+        *lock(&self.targets[id.0].kept)
     }
 
     /// The names of all targets, in their places.
@@ -251,7 +260,10 @@ impl Board {
             }
             Verdict::Halt { hint } => {
                 error!(target, tables = names, hint, "cannot be brought in; the other tables go on: {message}");
-                tables.iter().for_each(|table| self.table(id, table, TableState::Failed, None, None));
+                for table in tables {
+                    self.table(id, table, TableState::Failed, None, None);
+                    self.table_error(id, table, Some(message.clone()));
+                }
                 Some(hint.clone())
             }
         };
@@ -261,6 +273,19 @@ impl Board {
             status.retries += 1;
             status.last_error = Some(error);
         });
+    }
+
+    /// A table's changes are left out from now on, because the target refuses one of them; the others go on.
+    pub fn quarantined(&self, id: TargetId, table: &TableName, error: &dyn Judged) {
+        let (target, message) = (self.name(id), chain(error));
+        let mend = match error.verdict() {
+            Verdict::Halt { hint } => format!("{hint} "),
+            Verdict::Retry => String::new(),
+        };
+        let hint = format!("{mend}Then run: walferry table resync {table}");
+        error!(target, table = %table, hint, "quarantined; the other tables go on: {message}");
+        let error = LastError::new(message, Some(hint), SystemTime::now());
+        self.health.target(target, |status| status.last_error = Some(error));
     }
 
     /// A table of a target: how far its copy is.
@@ -274,9 +299,16 @@ impl Board {
         self.health.update(|status| {
             let status = status.table(target, &table.schema, &table.name);
             status.state = state;
+            status.error = None;
             status.rows = rows.unwrap_or(status.rows);
             status.copy_lsn = copy_lsn.map(|lsn| lsn.to_string()).or_else(|| status.copy_lsn.take());
         });
+    }
+
+    /// Why a table is as it is; `None`: it needs no reason.
+    pub fn table_error(&self, id: TargetId, table: &TableName, error: Option<String>) {
+        let target = self.name(id);
+        self.health.update(|status| status.table(target, &table.schema, &table.name).error = error);
     }
 
     /// Of a target's tables, these are followed: of others nothing is shown any more.
@@ -444,7 +476,7 @@ impl CopyObserver for TargetBoard {
     fn progress(&self, progress: &CopyProgress<'_>) {
         let state = match progress.state {
             CopyState::Copying => TableState::Copying,
-            CopyState::CatchingUp | CopyState::Done => TableState::Copied,
+            _ => TableState::Copied,
         };
         self.board.table(self.id, progress.table, state, Some(progress.rows), None);
         self.board.health.update(|status| {

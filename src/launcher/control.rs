@@ -13,10 +13,13 @@ use super::setup::Setup;
 use super::wish::{Wish, Wishes};
 use crate::config::{Config, Difference, Effect};
 use crate::error::{Judged, Verdict, chain};
-use crate::telemetry::control::{Answer, Ask, Refusal, Request};
+use crate::relation::TableName;
+use crate::route::Patterns;
+use crate::telemetry::control::{Answer, Ask, Refusal, Request, TableAction, TablesAsk};
 use crate::telemetry::health::Health;
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::service_manager::ServiceManager;
+use crate::telemetry::state::TargetState;
 
 /// Carries out what is asked.
 pub struct Control {
@@ -69,6 +72,8 @@ impl Control {
             Ask::Reload => self.reload(),
             Ask::Pause(target) => self.wish(&target, Wish::Pause),
             Ask::Resume(target) => self.wish(&target, Wish::Resume),
+            Ask::Resync(target) => self.wish(&target, Wish::Resync),
+            Ask::Tables(ask) => self.wish_for_tables(&ask),
             Ask::LogLevel(level) => {
                 self.log.set_level(&level).map_err(|error| refusal(&error))?;
                 info!(level, "logging by another level, until the configuration says otherwise");
@@ -83,8 +88,8 @@ impl Control {
         }
     }
 
-    /// Has the target's task do this; how far it is, the status tells.
-    fn wish(&self, target: &str, wish: Wish) -> Answer {
+    /// Whether the target's task can be asked for something.
+    fn check_target(&self, target: &str) -> Result<(), Refusal> {
         let running = self.wanted.borrow();
         let names: Vec<&str> = running.targets.iter().map(|target| target.name.as_str()).collect();
         if !names.contains(&target) {
@@ -95,9 +100,51 @@ impl Control {
             let hint = "Tell the active daemon: its name on the source is walferry/ and the slot's.".to_owned();
             return Err(Refusal { error: "this daemon stands by, and feeds no target".to_owned(), hint: Some(hint) });
         }
+        Ok(())
+    }
+
+    /// Has the tasks of the targets do this with each of these tables; how far they are, the status tells.
+    fn wish_for_tables(&self, ask: &TablesAsk) -> Answer {
+        let TablesAsk { action, tables, target } = ask;
+        let patterns = Patterns::parse(tables).map_err(|error| refusal(&error))?;
+        let targets: Vec<String> = match target {
+            Some(target) => vec![target.clone()],
+            None => self.wanted.borrow().targets.iter().map(|target| target.name.clone()).collect(),
+        };
+        targets.iter().try_for_each(|target| self.check_target(target))?;
+        let status = self.health.snapshot();
+        let known = status.tables.iter().filter(|table| targets.contains(&table.target));
+        let chosen: Vec<(String, TableName)> = known
+            .map(|table| (table.target.clone(), TableName::new(table.schema.clone(), table.name.clone())))
+            .filter(|(_, table)| patterns.matches(table))
+            .collect();
+        if chosen.is_empty() {
+            let error = format!("no table that is followed matches {}", tables.join(", "));
+            return Err(Refusal { error, hint: Some("`walferry table list` shows those that are.".to_owned()) });
+        }
+        for (target, table) in &chosen {
+            info!(target, table = %table, "is to {}", match action {
+                TableAction::Resync => "be copied again",
+                TableAction::Pause => "pause",
+                TableAction::Resume => "go on",
+            });
+            self.wishes.want_of_table(target, table, *action);
+        }
+        let named = |(target, TableName { schema, name }): &(String, TableName)| json!({ "target": target, "schema": schema, "name": name });
+        Ok(json!({ "tables": chosen.iter().map(named).collect::<Vec<_>>() }))
+    }
+
+    /// Has the target's task do this; how far it is, the status tells.
+    fn wish(&self, target: &str, wish: Wish) -> Answer {
+        self.check_target(target)?;
         match wish {
             Wish::Pause => info!(target, "is to pause"),
             Wish::Resume => info!(target, "is to go on"),
+            Wish::Resync if self.health.target(target, |status| status.state == TargetState::Paused) => {
+                let hint = format!("Have it go on first: walferry target resume {target}");
+                return Err(Refusal { error: format!("target {target} is paused"), hint: Some(hint) });
+            }
+            Wish::Resync => info!(target, "is to be copied again"),
         }
         self.wishes.want(target, wish);
         Ok(json!({ "target": target }))

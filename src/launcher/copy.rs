@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::error::LaunchError;
 use super::setup::{Setup, TargetSetup};
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, WireConnection};
+use crate::relation::TableName;
 use crate::source::publication::{Publication, PublishedTable};
 use crate::source::slot::{self, Snapshot};
 use crate::tablesync::{self, CopyJob, CopyScope, CopyState, Finding, Weight};
@@ -59,6 +60,11 @@ pub async fn snapshot(setup: &Setup, client: &Client) -> Result<Snapshot, Launch
     let name = setup.application_name();
     let conn = WireConnection::connect(&setup.source, &name, Purpose::Replication).await?;
     Ok(slot::create(conn, &temporary_slot(&setup.stream), true, false, client).await?)
+}
+
+/// A table is not what it was before its snapshot was taken, so that a copy of it would not be complete.
+pub fn told_of_change(target: &str, table: &TableName) {
+    info!(target, table = %table, "was changed while the copy's snapshot was taken: another one is taken");
 }
 
 /// The copy of what is in scope under this snapshot, after which a table is as `then` says.

@@ -82,7 +82,8 @@ pub enum Gap {
 
 impl Judged for Gap {
     fn verdict(&self) -> Verdict {
-        let again = "copy its tables again: stop walferry and run `walferry slot reset`";
+        let again = "have its tables copied again: `walferry target resync` with its name; or, where that is so for all \
+                     targets, stop walferry and run `walferry slot reset`";
         match self {
             Gap::SlotAhead { .. } => Verdict::halt(format!(
                 "The slot was dropped and made again or moved by another client, or the target was restored from a \
@@ -240,7 +241,8 @@ mod tests {
     #[test]
     fn a_target_that_was_copied_to_has_a_position() {
         let name = || TableName::new("s", "t");
-        let table = |state| TableState { name: name(), state, copy_lsn: Lsn::new(0x77), rows: 1, origin: None };
+        let table =
+            |state| TableState { name: name(), state, copy_lsn: Lsn::new(0x77), rows: 1, origin: None, error: None };
         assert_eq!(check_new(&[], &source()), Ok(()));
         assert_eq!(check_new(&[table(CopyState::Copying)], &source()), Ok(()));
         let gap = check_new(&[table(CopyState::Copying), table(CopyState::Done)], &source()).unwrap_err();

@@ -13,6 +13,8 @@
 //! A daemon that dies in between finds the copy, and goes on from it as long as that is possible; else the main slot
 //! has what is needed. Whether it has is checked for every target that attaches (`gap.rs`), whatever was meant to be.
 
+pub mod choice;
+
 use std::sync::Arc;
 
 use tokio::sync::mpsc;

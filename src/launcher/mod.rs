@@ -5,6 +5,7 @@
 //! | `control.rs` | what is asked of the daemon: signals, and commands over HTTP |
 //! | `life.rs` | from one stretch of being active to the next: retries, reloads |
 //! | `active.rs` | one such stretch, from standing by to its end |
+//! | `simulation.rs` | all of it but the servers, under seeds (a test) |
 //! | `setup.rs` | the configuration, ready for use |
 //! | `startup.rs` | is the slot ours, and may it be followed? |
 //! | `gap.rs` | may this target be fed from it? (pure) |
@@ -26,6 +27,7 @@
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `lane.rs` | a slot and a path for one target |
 //! | `side.rs` | a path beside the main one |
+//! | `lane/choice.rs` | which slot feeds a target, and its way from one lane to the other (pure) |
 //! | `watch.rs` | lock, slot, publication, lag |
 //! | `wish.rs` | which targets are to pause, or to go on |
 //!
@@ -67,6 +69,8 @@ mod pipeline;
 mod place;
 pub mod setup;
 mod side;
+#[cfg(test)]
+mod simulation;
 mod startup;
 mod tables;
 mod target;

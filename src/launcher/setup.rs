@@ -80,7 +80,8 @@ impl Setup {
             config::ConflictPolicy::Stop => ConflictPolicy::Stop,
         };
         let on_error = match config.apply.on_error {
-            config::OnError::Halt => OnError::Halt,
+            // Whoever follows the target sees to a quarantine.
+            config::OnError::Halt | config::OnError::QuarantineTable => OnError::Halt,
             config::OnError::DeadLetter => OnError::DeadLetter,
         };
         let bulk = match config.apply.bulk {

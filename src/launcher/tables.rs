@@ -233,18 +233,21 @@ impl Bringing {
         let options = shared.session_options(target);
         let (session, source) = tokio::join!(Session::open(&options), Client::connect(&shared.setup.source, &name));
         let (session, source) = (session?, source?);
-        let publication = self.published(&source).await?;
-        let scope = self.scope(&session, &publication).await?;
-        info!(target = target.name, tables = scope.tables.len(), "are copied beside the stream");
-        let snapshot = copy::snapshot(&shared.setup, &source).await?;
-        // What came to a table while the snapshot was waited for would be neither in the copy nor in what is applied.
-        if let Some(table) = publication.changed_in(&self.published(&source).await?, &scope.tables) {
-            return Err(CopyError::SourceChanged { table: table.name.clone() }.into());
+        loop {
+            let publication = self.published(&source).await?;
+            let scope = self.scope(&session, &publication).await?;
+            info!(target = target.name, tables = scope.tables.len(), "are copied beside the stream");
+            let snapshot = copy::snapshot(&shared.setup, &source).await?;
+            // What came to a table while the snapshot was waited for would be neither in the copy nor in what is
+            // applied.
+            if let Some(table) = publication.changed_in(&self.published(&source).await?, &scope.tables) {
+                copy::told_of_change(&target.name, &table.name);
+                continue;
+            }
+            let copied = self.copy(&session.client, scope, &publication.name, &snapshot).await?;
+            drop((source, session));
+            return self.follow(copied, snapshot).await;
         }
-        drop(source);
-        let copied = self.copy(&session.client, scope, &publication.name, &snapshot).await?;
-        drop(session);
-        self.follow(copied, snapshot).await
     }
 
     async fn published(&self, source: &Client) -> Result<Publication, LaunchError> {

@@ -28,20 +28,19 @@ use super::lane::OwnLane;
 use super::setup::{Setup, TargetSetup};
 use super::tables::TableLane;
 use super::wish::{Wanted, Wish};
-use crate::apply::error::ApplyError;
 use crate::apply::observer::Observer;
 use crate::apply::progress::LastCommit;
 use crate::apply::queue::queue;
 use crate::apply::session::Session;
-use crate::apply::worker::{self, Ended};
+use crate::apply::worker::{self, Ended, WorkerOptions};
+use crate::config::OnError;
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
-use crate::postgres::{Client, binary};
+use crate::postgres::binary;
 use crate::relation::TableName;
 use crate::route::TargetRoute;
 use crate::source::publication::Publication;
 use crate::source::slot::Snapshot;
-use crate::tablesync;
 use crate::telemetry::state::TargetState;
 use own::Joining;
 
@@ -59,6 +58,8 @@ pub struct TargetTask {
     refused: Option<Refused>,
     /// Tables on their way in.
     incoming: Vec<TableLane>,
+    /// Tables whose changes are left out until somebody acts.
+    stopped: HashSet<TableName>,
     observer: Arc<TargetBoard>,
     wanted: Wanted,
     /// The lane that it has to itself; `None`: it is fed with the others.
@@ -66,6 +67,8 @@ pub struct TargetTask {
     joining: Joining,
     /// When to look next at a slot of its own that it needs no more; `None`: there is none.
     left_over: Option<Instant>,
+    /// Whether the slot of its own was given up, so that it has to be copied again.
+    given_up: bool,
     /// While the source had no room for a slot of its own, the others wait for it until then.
     patient_until: Instant,
     /// Since when it is not fed.
@@ -129,11 +132,13 @@ impl TargetTask {
             uncopied,
             refused,
             incoming: Vec::new(),
+            stopped: HashSet::new(),
             observer,
             wanted,
             own: None,
             joining: Joining::Not,
             left_over: None,
+            given_up: false,
             patient_until: Instant::now(),
             away: Instant::now(),
             backoff,
@@ -153,7 +158,7 @@ impl TargetTask {
     pub async fn run(mut self) {
         let stop = self.shared.stop.clone();
         loop {
-            let mut news = self.wanted.news();
+            let (mut news, mut of_tables) = (self.wanted.news(), self.wanted.news_of_tables());
             let failure = match self.turn(&stop).await {
                 Turn::Again => continue,
                 Turn::End => break,
@@ -170,7 +175,8 @@ impl TargetTask {
                 () = stop.cancelled() => break,
                 // To be paused, or tried at once by who has mended it.
                 _ = news.changed() => {}
-                () = due => self.isolate("away for long").await,
+                _ = of_tables.changed() => {}
+                () = due => self.meet_due("away for long").await,
                 () = sleep(wait) => {}
             }
         }
@@ -210,7 +216,7 @@ impl TargetTask {
             let due = self.due();
             tokio::select! {
                 () = stop.cancelled() => return Turn::End,
-                () = due => self.isolate("paused for long").await,
+                () = due => self.meet_due("paused for long").await,
                 () = self.paused(&mut since) => break,
             }
         }
@@ -234,10 +240,14 @@ impl TargetTask {
         if !matches!(self.joining, Joining::Ready) {
             self.give_up_joining();
         }
+        if !stop.is_cancelled() && self.is_overdue() {
+            self.give_up_slot().await;
+            return Turn::Again;
+        }
         match ended {
             _ if stop.is_cancelled() => Turn::End,
-            _ if self.wanted.is(Wish::Pause) => Turn::Again,
-            // To be paused; but whoever wanted it may want it no more.
+            _ if self.wanted.is(Wish::Pause) || self.wanted.is(Wish::Resync) => Turn::Again,
+            // Something was wanted; but whoever wanted it may want it no more.
             Ended::Cancelled => Turn::Again,
             // The path is gone. With the main one, all is about to end.
             Ended::Drained => self.lane_failure().await.map_or(Turn::End, Turn::Failed),
@@ -245,21 +255,30 @@ impl TargetTask {
                 Some(refused) => Turn::Failed(refused.gap.clone().into()),
                 None => Turn::Again,
             },
-            Ended::Lost(error) => match self.copy_again(error).await {
+            Ended::Lost(error) => match self.without_table(error).await {
                 Ok(()) => Turn::Again,
                 Err(error) => Turn::Failed(error),
             },
         }
     }
 
-    /// Waits until it is to be isolated, for not being fed.
+    /// Waits until it is to be isolated, for not being fed; or, if it has a slot of its own, until that is given up.
     fn due(&self) -> impl Future<Output = ()> + use<> {
-        let (shared, id, away, has_own) = (Arc::clone(&self.shared), self.target().id, self.away, self.own.is_some());
+        let (shared, id, away) = (Arc::clone(&self.shared), self.target().id, self.away);
+        let (has_own, overdue) = (self.own.is_some(), self.overdue());
         async move {
             match has_own {
-                true => std::future::pending().await,
+                true => overdue.await,
                 false => own::due(&shared, id, away).await,
             }
+        }
+    }
+
+    /// Does what was due.
+    async fn meet_due(&mut self, why: &str) {
+        match self.own.is_some() {
+            true => self.give_up_slot().await,
+            false => self.isolate(why).await,
         }
     }
 
@@ -268,35 +287,12 @@ impl TargetTask {
         self.own.as_mut()?.failure().await
     }
 
-    /// Whether what ended the worker is met by copying a table: one that is new, or that is gone on the target.
-    async fn copy_again(&mut self, error: ApplyError) -> Result<(), LaunchError> {
-        let error = match error {
-            ApplyError::Restart(cause) if matches!(*cause, ApplyError::NewTable(_) | ApplyError::Gone { .. }) => *cause,
-            error => error,
-        };
-        match error {
-            ApplyError::NewTable(table) => {
-                self.uncopied.insert(table);
-                Ok(())
-            }
-            ApplyError::Gone { table, lsn } => {
-                let target = &self.target().name;
-                warn!(target, table = %table, lsn = %lsn, "the table is gone on the target: it has to be copied again");
-                let client = Client::connect(&self.target().connect, &self.shared.setup.application_name()).await?;
-                tablesync::state::forget(&client, &self.shared.setup.stream, &table).await?;
-                Ok(())
-            }
-            error => Err(error.into()),
-        }
-    }
-
     /// Has the worker fed until it ends. A change of the publication ends it too: what is new must be copied first.
     async fn feed(&mut self, attached: Attached, commands: mpsc::UnboundedSender<Command>) -> Ended {
         let (setup, target) = (Arc::clone(&self.shared.setup), self.target());
         let id = target.id;
         let Attached { session, stored, last, copied } = attached;
-        let (stream, observer) = (self.shared.facts.stream(&setup), Arc::clone(&self.observer) as Arc<dyn Observer>);
-        let options = self.shared.worker_options(target, stream, copied.keys().cloned().collect(), observer);
+        let options = self.worker_options(copied.keys().cloned().collect());
         let tables = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
         self.shared.gauges.set(id, receiver.gauge());
@@ -315,8 +311,9 @@ impl TargetTask {
         let given_up = self.shared.stop.child_token();
         let worker = worker::run(options, session, stored, receiver, given_up.clone());
         tokio::pin!(worker);
-        let parting =
-            pause::parting(id, self.wanted.clone(), commands.clone(), given_up, setup.config.apply.drain_timeout);
+        let drain_timeout = setup.config.apply.drain_timeout;
+        let overdue = self.overdue();
+        let parting = pause::parting(id, self.wanted.clone(), commands.clone(), given_up, drain_timeout, overdue);
         tokio::pin!(parting);
         let (mut looks, mut failing) = (interval(own::LOOK), None);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -357,6 +354,14 @@ impl TargetTask {
                 }
             }
         }
+    }
+
+    /// How what comes of these tables is applied.
+    fn worker_options(&self, copied: HashSet<TableName>) -> WorkerOptions {
+        let (stream, observer) = (self.shared.facts.stream(&self.shared.setup), Arc::clone(&self.observer));
+        let quarantines = self.shared.setup.config.apply.on_error == OnError::QuarantineTable;
+        let options = self.shared.worker_options(self.target(), stream, copied, observer as Arc<dyn Observer>);
+        WorkerOptions { quarantines, ..options }
     }
 
     /// Whether the publication, as it has changed, means something else for this target than when it was attached.

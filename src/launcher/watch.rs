@@ -4,14 +4,15 @@
 //! are left out: so it is looked for all the time. One that has other tables than before makes every target attach
 //! again, which copies what is new.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::board::Board;
 use super::error::LaunchError;
@@ -70,6 +71,17 @@ pub struct Watch {
     pub lock: StreamLock,
     /// Where changes of the publication go.
     pub publication: watch::Sender<Arc<Publication>>,
+    /// What was said of slots, by their names.
+    pub said: RefCell<HashMap<String, Complaint>>,
+}
+
+/// What can be wrong with a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Complaint {
+    /// It keeps more than it may.
+    Keeps,
+    /// It has lost what it kept.
+    Lost,
 }
 
 impl Watch {
@@ -143,6 +155,7 @@ impl Watch {
             let kept = own.iter().find(|slot| slot.name == name).and_then(|slot| slot.retained_bytes);
             self.board.own_slot_keeps(target.id, kept);
         }
+        self.complain(slot.iter().chain(&own));
         if let Some((restart, retained)) = slot.and_then(|slot| slot.restart_lsn.zip(slot.retained_bytes)) {
             self.board.wal_end(Lsn::new(restart.as_u64() + retained));
         }
@@ -166,6 +179,38 @@ impl Watch {
             self.publication.send_replace(Arc::new(now));
         }
         Ok(())
+    }
+
+    /// Says, once for each, which slots keep more than they may, and which have lost what they kept.
+    fn complain<'a>(&self, slots: impl Iterator<Item = &'a slot::Slot>) {
+        let max = self.setup.config.source.max_retained_wal;
+        let mut said = self.said.borrow_mut();
+        for found in slots {
+            let (slot, kept) = (&found.name, found.retained_bytes.unwrap_or(0));
+            let complaint = match (found.is_lost(), max > 0 && kept > max) {
+                (true, _) => Some(Complaint::Lost),
+                (false, true) => Some(Complaint::Keeps),
+                (false, false) => None,
+            };
+            if said.get(slot).copied() == complaint {
+                continue;
+            }
+            match complaint {
+                Some(Complaint::Lost) => {
+                    let reason = found.invalidation_reason.as_deref().unwrap_or("max_slot_wal_keep_size");
+                    error!(slot, reason, "the source has given up the slot: what it kept is gone");
+                    said.insert(slot.clone(), Complaint::Lost);
+                }
+                Some(Complaint::Keeps) => {
+                    warn!(slot, kept, max, "the slot makes the source keep more WAL than source.max_retained_wal");
+                    said.insert(slot.clone(), Complaint::Keeps);
+                }
+                None => {
+                    info!(slot, kept, "the slot keeps no more WAL than it may");
+                    said.remove(slot);
+                }
+            }
+        }
     }
 
     /// The connection that held the lock is gone: whoever has the lock next is the active one.

@@ -113,7 +113,8 @@ pub(super) async fn inspect(
     catalog: &TargetCatalog,
 ) -> Result<Vec<Finding>, PgError> {
     let states = state::load(client, &scope.stream).await?;
-    let begun: BTreeSet<TableName> = states.iter().map(|state| state.name.clone()).collect();
+    let begun = states.iter().filter(|state| state.was_begun());
+    let begun: BTreeSet<TableName> = begun.map(|state| state.name.clone()).collect();
     let occupied = occupied(client, &must_be_empty(scope, catalog, &begun)).await?;
     let mut findings = judge(scope, catalog, &occupied);
     if !scope.replica_role && scope.insert_published {

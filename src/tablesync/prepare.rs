@@ -133,7 +133,8 @@ async fn begin(
         let kind = |name: &&TableName| catalog.tables.get(*name).map_or(Kind::Plain, |table| table.kind);
         let with_kind = |name: &&'_ TableName| kind(name);
         if scope.settings.existing_rows == ExistingRows::Refuse {
-            let fresh = delete_order.iter().filter(|name| !former.contains_key(**name));
+            let begun = |name: &TableName| former.get(name).is_some_and(TableState::was_begun);
+            let fresh = delete_order.iter().filter(|name| !begun(name));
             let fresh: Vec<_> = fresh.map(|name| (*name, with_kind(name))).collect();
             let occupied = preflight::occupied(target, &fresh).await?;
             if !occupied.is_empty() {
@@ -173,6 +174,7 @@ async fn holders(target: &Client, catalog: &TargetCatalog) -> Result<String, PgE
 /// Whether a table's rows go before it is copied. A merge commits all its rows at once with `done`, so under `Merge`
 /// rows of an unfinished copy are there only if that copy was not a merge.
 pub(super) fn to_be_emptied(existing: ExistingRows, former: Option<&TableState>) -> bool {
+    let former = former.filter(|state| state.was_begun());
     match existing {
         ExistingRows::Truncate => true,
         ExistingRows::Refuse => former.is_some(),
@@ -217,6 +219,7 @@ mod tests {
             copy_lsn: Lsn::new(1),
             rows,
             origin: None,
+            error: None,
         };
         let begun = found(CopyState::Copying, 0);
         let halfway = found(CopyState::Copying, 5);

@@ -4,6 +4,7 @@
 //!   (no row) ──take_over──▶ copying ──last range's commit──▶ done ◀──────────admit─────────┐
 //!                              ▲   └───last range's commit, beside the stream──▶ catching up
 //!                              └ take_over, mark_(all_)for_copy, from each of them          forget: back to (no row)
+//!   each ──stop──▶ paused, quarantined ──mark_for_copy──▶ copying
 //! ```
 //!
 //! **The fence.** Every transaction that writes rows first locks its table's row with [`fence`]: `copier = me … FOR
@@ -31,6 +32,10 @@ pub enum CopyState {
     CatchingUp,
     /// All rows of the snapshot are there, and the stream has it from `copy_lsn` on.
     Done,
+    /// An operator has its changes left out.
+    Paused,
+    /// One of its changes was refused, and they are left out since.
+    Quarantined,
 }
 
 impl CopyState {
@@ -40,7 +45,14 @@ impl CopyState {
             CopyState::Copying => "copying",
             CopyState::CatchingUp => "catching up",
             CopyState::Done => "done",
+            CopyState::Paused => "paused",
+            CopyState::Quarantined => "quarantined",
         }
+    }
+
+    /// Whether its changes are left out until somebody acts, and it is not copied before.
+    pub fn is_stopped(self) -> bool {
+        matches!(self, CopyState::Paused | CopyState::Quarantined)
     }
 }
 
@@ -58,12 +70,21 @@ pub struct TableState {
     pub rows: u64,
     /// What the table was on the source when it was copied, as whoever had it copied has noted; `None`: not noted.
     pub origin: Option<String>,
+    /// Why it is quarantined.
+    pub error: Option<String>,
+}
+
+impl TableState {
+    /// Whether a copy of it was ever begun, so that its rows on the target are walferry's.
+    pub fn was_begun(&self) -> bool {
+        self.copy_lsn != Lsn::ZERO
+    }
 }
 
 const INSTALLED: Sql = Sql::new("SELECT to_regclass('walferry.table_state') IS NOT NULL");
 
 const LOAD: Sql = Sql::new(
-    "SELECT schema_name, table_name, state, copy_lsn::text, rows_copied, origin FROM walferry.table_state \
+    "SELECT schema_name, table_name, state, copy_lsn::text, rows_copied, origin, error FROM walferry.table_state \
      WHERE stream = $1 ORDER BY schema_name, table_name",
 );
 
@@ -86,11 +107,14 @@ fn stored(row: &tokio_postgres::Row, peer: &str) -> Result<TableState, PgError> 
             "copying" => CopyState::Copying,
             "catching up" => CopyState::CatchingUp,
             "done" => CopyState::Done,
+            "paused" => CopyState::Paused,
+            "quarantined" => CopyState::Quarantined,
             _ => return Err(strange("state")),
         },
         copy_lsn: row.get::<_, &str>(3).parse().map_err(|_| strange("copy_lsn"))?,
         rows: u64::try_from(row.get::<_, i64>(4)).map_err(|_| strange("rows_copied"))?,
         origin: row.get(5),
+        error: row.get(6),
         name,
     })
 }
@@ -113,14 +137,14 @@ const REGISTER: Sql = Sql::new(
 );
 
 const LOCK: Sql = Sql::new(
-    "SELECT schema_name, table_name, state, copy_lsn::text, rows_copied, origin FROM walferry.table_state \
+    "SELECT schema_name, table_name, state, copy_lsn::text, rows_copied, origin, error FROM walferry.table_state \
      WHERE stream = $1 AND (schema_name, table_name) IN (SELECT * FROM unnest($2::text[], $3::text[])) \
      ORDER BY schema_name, table_name FOR UPDATE",
 );
 
 const TAKE: Sql = Sql::new(
     "UPDATE walferry.table_state t SET state = 'copying', copier = $2, copy_lsn = $3::text::pg_lsn, rows_copied = 0, \
-     started_at = now(), finished_at = NULL, origin = wanted.origin \
+     started_at = now(), finished_at = NULL, origin = wanted.origin, error = NULL \
      FROM unnest($4::text[], $5::text[], $6::text[]) AS wanted (schema_name, table_name, origin) \
      WHERE t.stream = $1 AND (t.schema_name, t.table_name) = (wanted.schema_name, wanted.table_name)",
 );
@@ -169,24 +193,52 @@ pub async fn note_origin(client: &Client, stream: &str, table: &TableName, origi
 }
 
 const MARK: Sql = Sql::new(
-    "UPDATE walferry.table_state SET state = 'copying', copier = 'nobody', rows_copied = 0, finished_at = NULL \
-     WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND state = 'done'",
+    "UPDATE walferry.table_state SET state = 'copying', copier = 'nobody', rows_copied = 0, finished_at = NULL, \
+     error = NULL WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND state <> 'copying'",
 );
 
-/// Marks a copied table to be copied again by the next run, which may empty it: its rows are walferry's.
+/// Marks a table that was begun to be copied again by the next run, which may empty it: its rows are walferry's.
 pub async fn mark_for_copy(client: &Client, stream: &str, table: &TableName) -> Result<(), PgError> {
     client.execute(&MARK, &[&stream, &table.schema, &table.name]).await.map(drop)
+}
+
+const GO_ON: Sql = Sql::new(
+    "UPDATE walferry.table_state SET state = 'copying', copier = 'nobody', rows_copied = 0, finished_at = NULL, \
+     error = NULL WHERE stream = $1 AND schema_name = $2 AND table_name = $3 AND state IN ('paused', 'quarantined')",
+);
+
+/// Has a stopped table copied again by the next run, and with that followed.
+pub async fn go_on(client: &Client, stream: &str, table: &TableName) -> Result<(), PgError> {
+    client.execute(&GO_ON, &[&stream, &table.schema, &table.name]).await.map(drop)
+}
+
+const STOP: Sql = Sql::new(
+    "INSERT INTO walferry.table_state (stream, schema_name, table_name, state, copier, copy_lsn, error) \
+     VALUES ($1, $2, $3, $4, 'nobody', '0/0', $5) ON CONFLICT (stream, schema_name, table_name) DO UPDATE \
+     SET state = excluded.state, copier = excluded.copier, error = excluded.error",
+);
+
+/// Has a table's changes left out from now on, and a copy of it that is under way end: `state` is `Paused`, or
+/// `Quarantined` for this reason. One whose copy was never begun has no copy position.
+pub async fn stop(
+    client: &Client,
+    stream: &str,
+    table: &TableName,
+    state: CopyState,
+    reason: Option<&str>,
+) -> Result<(), PgError> {
+    client.execute(&STOP, &[&stream, &table.schema, &table.name, &state.as_str(), &reason]).await.map(drop)
 }
 
 const LOCK_ALL: Sql =
     Sql::new("SELECT FROM walferry.table_state WHERE stream = $1 ORDER BY schema_name, table_name FOR UPDATE");
 
 const MARK_ALL: Sql = Sql::new(
-    "UPDATE walferry.table_state SET state = 'copying', copier = $2, rows_copied = 0, finished_at = NULL \
-     WHERE stream = $1",
+    "UPDATE walferry.table_state SET state = 'copying', copier = $2, rows_copied = 0, finished_at = NULL, \
+     error = NULL WHERE stream = $1 AND state <> 'paused'",
 );
 
-/// Marks every table of the stream to be copied again by the next run (the slot is gone, and with it the changes
+/// Marks every table of the stream, but those that are paused, to be copied again by the next run (the slot is gone, and with it the changes
 /// since); how many. To be called inside a transaction. `by` becomes their copier, so that a running copy stops at
 /// its fence.
 pub async fn mark_all_for_copy(client: &Client, stream: &str, by: &str) -> Result<u64, PgError> {
@@ -249,8 +301,8 @@ pub fn fence(run: &Run, table: &TableName) -> Sql {
 pub const NOT_MINE: &str = "22012";
 
 /// Last in every transaction that writes rows, right before COMMIT: counts them and, with the table's last rows, says
-/// what it is from then on (`finished`). Fails with [`NOT_MINE`], so that COMMIT is not run, unless `before` rows were committed so far: the
-/// table is another's by now, or the target lost commits (a failover).
+/// what it is from then on (`finished`). Fails with [`NOT_MINE`], so that COMMIT is not run, unless `before` rows were
+/// committed so far: the table is another's by now, or the target lost commits (a failover).
 pub fn account(run: &Run, table: &TableName, before: u64, rows: u64, finished: Option<CopyState>) -> Sql {
     let finish = match finished {
         Some(state) => Sql::format(", state = {}, finished_at = now()", &[&Sql::literal(state.as_str())]),

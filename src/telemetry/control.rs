@@ -20,6 +20,33 @@ pub enum Ask {
     Pause(String),
     /// Have the target of this name go on; one that waits between two attempts is tried at once.
     Resume(String),
+    /// Copy all tables of the target of this name again.
+    Resync(String),
+    /// Do something with tables.
+    Tables(TablesAsk),
+}
+
+/// What is done with tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TableAction {
+    /// Copy them again, beside the stream.
+    Resync,
+    /// Leave their changes out until told to go on.
+    Pause,
+    /// Go on with them, by copying them again.
+    Resume,
+}
+
+/// Which tables, and what to do with them. The answer comes before it is done, and names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TablesAsk {
+    /// What to do.
+    pub action: TableAction,
+    /// Table patterns, as in the configuration.
+    pub tables: Vec<String>,
+    /// The target's name; `None`: of every target.
+    pub target: Option<String>,
 }
 
 /// Why something asked for is not done.

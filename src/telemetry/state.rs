@@ -85,12 +85,16 @@ states! {
         Pending = "pending",
         /// Being copied.
         Copying = "copying",
-        /// Copied; some of its changes are still to be skipped, as the copy holds them already.
+        /// Copied, and about to be in step with the stream.
         Copied = "copied",
         /// In step with the stream.
         Ready = "ready",
-        /// Stopped until somebody acts.
+        /// Its copy has failed until somebody acts; tries again slowly.
         Failed = "failed",
+        /// An operator has its changes left out; to go on, it is copied again.
+        Paused = "paused",
+        /// Its changes are left out because one of them was refused; to go on, it is copied again.
+        Quarantined = "quarantined",
     }
 }
 

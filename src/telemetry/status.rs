@@ -107,6 +107,9 @@ pub struct TableStatus {
     pub size_bytes: Option<u64>,
     /// From where on its changes apply.
     pub copy_lsn: Option<String>,
+    /// Why it is failed or quarantined.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// An error as operators see it: no row values, no secrets.
@@ -155,12 +158,16 @@ impl StatusSnapshot {
             let since = since.map_or_else(String::new, |since| format!(" since {since}"));
             format!("target {name} is paused{since}; the source keeps its WAL until \"walferry target resume {name}\"")
         });
+        let tables = self.tables.iter().filter(|table| table.state == TableState::Paused).map(|table| {
+            let TableStatus { target, schema, name, .. } = table;
+            format!("target {target}: {schema}.{name} is paused until \"walferry table resume {schema}.{name}\"")
+        });
         let own = self.targets.iter().filter(|target| target.own_slot && target.state == TargetState::Applying);
         let own = own.map(|target| {
             format!("target {} catches up, from a slot of its own so that it holds up nobody", target.name)
         });
         let letters = self.targets.iter().filter_map(|target| dead_letters(&target.name, target.dead_letters));
-        self.not_ready().into_iter().chain(paused).chain(own).chain(letters).collect()
+        self.not_ready().into_iter().chain(paused).chain(tables).chain(own).chain(letters).collect()
     }
 
     /// Whether nobody wants anything from the source.
@@ -220,20 +227,35 @@ impl StatusSnapshot {
     pub fn is_halted(&self) -> bool {
         self.source.state == SourceState::Halted
             || self.targets.iter().any(|target| target.state == TargetState::Halted)
-            || self.tables.iter().any(|table| table.state == TableState::Failed)
+            || self.tables.iter().any(|table| matches!(table.state, TableState::Failed | TableState::Quarantined))
     }
 
-    /// What its tables say against a target: how many are not copied, and by name those that failed.
+    /// What its tables say against a target: how many are not in step yet, and by name those that wait for somebody.
     fn tables_not_ready(&self, target: &str) -> Vec<String> {
         let tables: Vec<&TableStatus> = self.tables.iter().filter(|table| table.target == target).collect();
-        let failed = tables.iter().filter(|table| table.state == TableState::Failed);
-        let mut reasons: Vec<String> = failed
-            .map(|table| format!("target {target}: the copy of {}.{} has failed", table.schema, table.name))
-            .collect();
-        let waits = |table: &&&TableStatus| matches!(table.state, TableState::Pending | TableState::Copying);
-        let waiting = tables.iter().filter(waits).count();
+        let because = |error: &Option<String>| error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
+        let stopped = |table: &&TableStatus| {
+            let name = format!("{}.{}", table.schema, table.name);
+            match table.state {
+                TableState::Failed => {
+                    Some(format!("target {target}: the copy of {name} has failed{}", because(&table.error)))
+                }
+                TableState::Quarantined => Some(format!(
+                    "target {target}: the changes of {name} are left out{}. Mend it, then \
+                     \"walferry table resync {name}\"",
+                    because(&table.error)
+                )),
+                _ => None,
+            }
+        };
+        let mut reasons: Vec<String> = tables.iter().filter_map(stopped).collect();
+        let count = |wanted: &[TableState]| tables.iter().filter(|table| wanted.contains(&table.state)).count();
+        let (waiting, copied) = (count(&[TableState::Pending, TableState::Copying]), count(&[TableState::Copied]));
         if waiting > 0 {
             reasons.push(format!("target {target}: {waiting} of {} tables are not copied yet", tables.len()));
+        }
+        if copied > 0 {
+            reasons.push(format!("target {target}: {copied} of {} tables catch up with the stream", tables.len()));
         }
         reasons
     }

@@ -45,6 +45,9 @@ mod tables;
 /// Targets that are left alone for a while.
 mod pausing;
 
+/// One target that is copied again from the beginning.
+mod resync;
+
 /// Publications as they are: what they filter, list and leave out holds for copy and stream alike.
 mod publications;
 

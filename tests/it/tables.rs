@@ -1,7 +1,10 @@
 //! A table that comes later is brought in beside the stream: the others go on while it is copied and catches up, and
 //! nothing of it is lost or doubled, whatever dies meanwhile.
 
+mod commands;
 mod faults;
+mod load;
+mod refused;
 mod tied;
 
 use std::sync::Arc;

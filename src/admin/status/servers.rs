@@ -90,7 +90,7 @@ pub struct TargetReport {
 pub struct TableReport {
     /// Schema and name as an operator would type them.
     pub table: String,
-    /// `copying` or `done`.
+    /// `copying`, `catching up`, `done`, `paused` or `quarantined`.
     pub state: &'static str,
     /// Rows copied.
     pub rows: u64,
@@ -135,11 +135,19 @@ impl SourceReport {
 
 impl TargetReport {
     fn problem(&self) -> Option<String> {
-        let copying = self.tables.iter().filter(|table| table.state == CopyState::Copying.as_str()).count();
+        let count = |states: &[CopyState]| {
+            let is_it = |table: &&TableReport| states.iter().any(|state| state.as_str() == table.state);
+            self.tables.iter().filter(is_it).count()
+        };
+        let copying = count(&[CopyState::Copying, CopyState::CatchingUp]);
+        let quarantined = count(&[CopyState::Quarantined]);
         match (&self.error, self.registered, &self.end_lsn) {
             (Some(error), ..) => Some(error.clone()),
             (None, false, _) => Some("does not know the stream yet".to_owned()),
             (None, true, None) => Some("nothing has been copied yet".to_owned()),
+            (None, true, Some(_)) if quarantined > 0 => {
+                Some(format!("{quarantined} tables are quarantined: walferry table list says why"))
+            }
             (None, true, Some(_)) if copying > 0 => Some(format!("{copying} tables are not copied yet")),
             (None, true, Some(_)) => self.paused_at.as_ref().map(|since| format!("is paused since {since}")),
         }
@@ -277,5 +285,10 @@ mod tests {
             target.tables.push(table());
         };
         assert_eq!(problem(copying), ["target one: 1 tables are not copied yet"]);
+        let quarantined = |target: &mut TargetReport| {
+            let (table, copy_lsn) = ("t".to_owned(), String::new());
+            target.tables.push(TableReport { table, state: "quarantined", rows: 0, copy_lsn });
+        };
+        assert_eq!(problem(quarantined), ["target one: 1 tables are quarantined: walferry table list says why"]);
     }
 }

@@ -150,8 +150,12 @@ pub(super) fn settle(feed: &mut Feed, session: &Session, account: &Account) -> b
     settled
 }
 
-/// Has it store that it was served up to here.
+/// Has it store that it was served up to here. Where its worker has ended, the target may be fed through another lane by
+/// now, and have more.
 pub(super) fn advance(account: &Account, feed: &mut Feed, end: EndLsn) {
+    if feed.sender.is_gone() {
+        return;
+    }
     feed.sender.mark(Item::Advance(end));
     feed.dispatched = end;
     account.advanced(feed.id, end);

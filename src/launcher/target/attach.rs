@@ -52,7 +52,11 @@ impl TargetTask {
             progress::resume(&session.client, &stream.name).await?;
             self.wanted.noted(Wish::Resume);
         }
-        let (mut stored, durable) = self.read(&session.client).await?;
+        let (mut stored, mut durable) = self.read(&session.client).await?;
+        if self.begins_again() && stored.paused_at.is_none() {
+            self.begin_again(&session.client).await?;
+            (stored, durable) = self.read(&session.client).await?;
+        }
         self.choose_lane(&source, &stored, durable).await?;
         if let Some(since) = stored.paused_at.take() {
             return Ok(Found::Paused(Some(since)));
@@ -66,6 +70,7 @@ impl TargetTask {
         if let Some(end) = stored.end_lsn {
             self.take_over(&session.client, end).await?;
         }
+        self.do_as_wanted(&session.client).await?;
         progress::end_lanes(&session.client, &stream.name, &self.lanes_of_tables()).await?;
         let stored = self.copy(&session, &source, stored, &publication).await?;
         let copied = self.tables(&session.client).await?;
@@ -241,8 +246,7 @@ impl TargetTask {
         };
         let changed = [&before, &now].into_iter().find_map(|other| publication.changed_in(other, tables));
         if let Some(table) = changed {
-            let target = &self.target().name;
-            info!(target, table = %table.name, "was changed while the copy's snapshot was taken: another one is taken");
+            copy::told_of_change(&self.target().name, &table.name);
             return Ok((None, now));
         }
         // What else has changed is for later: the copy goes by what was read before.
@@ -250,10 +254,23 @@ impl TargetTask {
         Ok((Some(snapshot), now))
     }
 
-    /// The tables that are copied, each with the position from which its changes apply.
-    async fn tables(&self, client: &Client) -> Result<HashMap<TableName, Lsn>, LaunchError> {
+    /// The tables that are copied, each with the position from which its changes apply; and those that are stopped are
+    /// noted.
+    async fn tables(&mut self, client: &Client) -> Result<HashMap<TableName, Lsn>, LaunchError> {
         let id = self.target().id;
         let states = tablesync::state::load(client, &self.shared.setup.stream).await?;
+        let (board, stopped) = (&self.shared.board, states.iter().filter(|table| table.state.is_stopped()));
+        self.stopped = stopped
+            .map(|table| {
+                let state = match table.state {
+                    CopyState::Quarantined => TableState::Quarantined,
+                    _ => TableState::Paused,
+                };
+                board.table(id, &table.name, state, Some(table.rows), None);
+                board.table_error(id, &table.name, table.error.clone());
+                table.name.clone()
+            })
+            .collect();
         let done = states.into_iter().filter(|table| table.state == CopyState::Done);
         Ok(done
             .map(|table| {

@@ -1,5 +1,6 @@
 //! When a target gets a lane of its own, and when it joins the others again (`lane.rs` says why each step is safe).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -7,62 +8,53 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{Shared, TargetTask};
-use crate::apply::progress::Stored;
+use crate::apply::progress::{self, Stored};
 use crate::change::TargetId;
+use crate::config::OnRetained;
 use crate::error::chain;
 use crate::launcher::dispatch::Command;
 use crate::launcher::error::LaunchError;
 use crate::launcher::lane::OwnLane;
-use crate::lsn::{DurableLsn, EndLsn, Lsn};
+use crate::launcher::lane::choice::{self, Ask, Choice, Lanes};
+use crate::launcher::wish::Wish;
+use crate::lsn::{DurableLsn, Lsn};
 use crate::postgres::Client;
 use crate::source::SourceError;
-use crate::source::slot::{self, Slot};
+use crate::source::slot;
 use crate::telemetry::state::TargetState;
 
 /// Between two looks at how a target stands to the others.
 pub(super) const LOOK: Duration = Duration::from_millis(250);
 
-/// So little may be lacking in a target that joins: what all others would be read again, and skip.
-const NEAR: u64 = 1 << 20;
-
-/// Looks in a row that must find it near.
-const STEADY: u32 = 4;
-
-/// How long a target may take to get as far as what the others had when it began to join.
-const JOINING: Duration = Duration::from_secs(10);
-
 /// How long the source may take to make or drop a slot: nothing is applied meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// After an attempt that did not succeed.
-const REST: Duration = Duration::from_secs(30);
-
-/// The same where each attempt has the stream read again for all.
+/// After an attempt that did not succeed, and had the stream read again for all.
 const LONG_REST: Duration = Duration::from_secs(300);
 
 /// Between two attempts to drop a slot.
 const DROPPING: Duration = Duration::from_secs(5);
 
+/// A slot that was asked for by somebody who did not wait for it, or was killed, may be made as much later.
+const LATER: Duration = Duration::from_secs(30);
+
 /// How far a target is on its way back to the others.
-#[derive(Debug, Default)]
-pub(super) enum Joining {
-    /// It is not near enough, or not for long enough: so many looks in a row found it near.
-    #[default]
-    Not,
-    Near(u32),
-    /// Nothing more is confirmed to the source, through the others' slot, than what it has. Since when.
-    Held(Instant),
-    /// It has what was confirmed before, and is to be fed by the main lane once it attaches.
-    Ready,
-    /// It did not succeed; not before then.
-    Failed(Instant),
-}
+pub(super) type Joining = choice::Joining<Instant>;
 
 /// Waits until the target, which is not fed since then, is to be isolated.
 pub(super) async fn due(shared: &Shared, id: TargetId, away: Instant) {
     while !(is_long(shared, id, away) && shared.board.main().feeds_another(id)) {
         sleep(LOOK).await;
     }
+}
+
+/// Whether a target's own slot keeps more than it may, and is to be dropped for that.
+fn keeps_too_much(shared: &Shared, id: TargetId) -> bool {
+    let source = &shared.setup.config.source;
+    let kept = shared.board.kept_by_own_slot(id);
+    source.on_max_retained_wal == OnRetained::DropLane
+        && source.max_retained_wal > 0
+        && kept.is_some_and(|kept| kept > source.max_retained_wal)
 }
 
 /// Whether a target that is away since then has been so for long, or has made the source keep much.
@@ -138,20 +130,91 @@ impl TargetTask {
         // What a copy would lack is nothing to keep.
         let (there, found) = (slot::inspect(&source, &own.slot).await?, slot::inspect(&source, stream).await?);
         let confirmed = found.as_ref().and_then(|slot| slot.confirmed_flush);
-        if !keeps(there, durable) && !keeps(found, durable) {
+        if !choice::keeps(there.as_ref(), durable) && !choice::keeps(found.as_ref(), durable) {
             return Err(lacks(confirmed).into());
         }
         let confirmed = slot::lane::ensure(&source, stream, &own.slot).await?;
-        if durable.is_some_and(|durable| durable.lsn() < confirmed) {
+        // The copy keeps what the target needs from here on.
+        if !(Lanes { id, main, own: &own.account }).isolate(confirmed) {
             return Err(lacks(Some(confirmed)).into());
         }
-        // The copy keeps what the target needs from here on.
-        own.account.take_in(id, main);
-        main.hand_over(id, &own.account);
         shared.board.fed_by(id, &own.account);
         let slot = own.slot.clone();
         (self.own, self.joining, self.left_over) = (Some(own), Joining::Not, None);
         Ok(slot)
+    }
+
+    /// Waits until the slot of its own, if it has one, keeps more of the source's WAL than it may.
+    pub(super) fn overdue(&self) -> impl Future<Output = ()> + use<> {
+        let (shared, id, has_own) = (Arc::clone(&self.shared), self.target().id, self.own.is_some());
+        async move {
+            while !(has_own && keeps_too_much(&shared, id)) {
+                sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Whether the slot of its own keeps more than it may.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.own.is_some() && keeps_too_much(&self.shared, self.target().id)
+    }
+
+    /// Drops the slot of its own, with what it keeps for the target, which has to be copied again.
+    pub(super) async fn give_up_slot(&mut self) {
+        let Some(own) = &mut self.own else { return };
+        own.end().await;
+        let (target, slot) = (self.shared.setup.targets[self.place].name.clone(), own.slot.clone());
+        let dropped = async {
+            let source = Client::connect(&self.shared.setup.source, &self.shared.setup.application_name()).await?;
+            match slot::drop(&source, &slot).await {
+                Ok(()) | Err(SourceError::SlotMissing { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            }
+        };
+        match in_time(dropped).await {
+            Ok(()) => {
+                warn!(
+                    target,
+                    slot,
+                    "kept more WAL than source.max_retained_wal, and was dropped: the target's tables are copied again \
+                     once it is back"
+                );
+                self.shared.board.own_slot_keeps(self.target().id, None);
+                self.shared.board.fed_by(self.target().id, self.shared.board.main());
+                (self.own, self.given_up) = (None, true);
+            }
+            Err(error) => {
+                warn!(target, slot, "keeps too much WAL, and cannot be dropped: {}", chain(&error));
+                sleep(DROPPING).await;
+            }
+        }
+    }
+
+    /// Whether it is to be copied from the beginning: its slot was given up, or somebody wants it.
+    pub(super) fn begins_again(&self) -> bool {
+        self.given_up || self.wanted.is(Wish::Resync)
+    }
+
+    /// Has it begin from nothing, as a target that is new; it counts in the main lane from now on.
+    pub(super) async fn begin_again(&mut self, client: &Client) -> Result<(), LaunchError> {
+        let (id, name) = (self.target().id, self.target().name.clone());
+        self.incoming.clear();
+        progress::reset(client, &self.shared.setup.stream).await?;
+        let main = Arc::clone(self.shared.board.main());
+        match self.own.take() {
+            Some(mut own) => {
+                own.end().await;
+                main.take_in(id, &own.account);
+            }
+            None if self.given_up => main.take_in_unknown(id),
+            None => {}
+        }
+        self.shared.board.fed_by(id, &main);
+        (self.joining, self.left_over, self.given_up) = (Joining::Not, Some(Instant::now()), false);
+        (self.refused, self.stood) = (None, None);
+        self.wanted.noted(Wish::Resync);
+        info!(target = name, "begins from nothing: all its tables are copied again");
+        Ok(())
     }
 
     /// Which lane feeds a target that stands here, and has this on its disk: it counts there from now on.
@@ -164,17 +227,21 @@ impl TargetTask {
         let (id, stream) = (self.target().id, &self.shared.setup.stream);
         let name = slot::lane::name(stream, &self.target().name);
         let (own, main) = (slot::inspect(source, &name).await?, slot::inspect(source, stream).await?);
-        let (is_there, has_own, has_main) = (own.is_some(), keeps(own, stored.end_lsn), keeps(main, stored.end_lsn));
-        match &self.own {
+        let joining = self.own.as_ref().map(|_| &self.joining);
+        match choice::choose(joining, own.as_ref(), main.as_ref(), stored.end_lsn) {
             // Another daemon has made it, which was the active one until a moment ago.
-            None if has_own && !has_main => self.found_own(),
-            None => self.left_over = is_there.then(Instant::now),
-            Some(_) if has_main && matches!(self.joining, Joining::Ready) => self.join().await,
-            Some(_) if has_own => self.give_up_joining(),
-            Some(own) => {
-                let (target, slot) = (&self.target().name, &own.slot);
-                warn!(target, slot, "its own slot is gone, or has not what it needs: it goes back to the others'");
-                self.shared.board.main().take_in(id, &own.account);
+            Choice::Found => self.found_own(),
+            Choice::Main { left_over } => {
+                self.left_over = Some(Instant::now() + if left_over { Duration::ZERO } else { LATER });
+            }
+            Choice::Join => self.join().await,
+            Choice::Own => self.give_up_joining(),
+            Choice::Back => {
+                if let Some(own) = &self.own {
+                    let (target, slot) = (&self.target().name, &own.slot);
+                    warn!(target, slot, "its own slot is gone, or has not what it needs: it goes back to the others'");
+                    Lanes { id, main: self.shared.board.main(), own: &own.account }.go_back();
+                }
                 self.join().await;
             }
         }
@@ -195,66 +262,45 @@ impl TargetTask {
 
     /// It does not join now: it stays in its own lane, and holds nothing back in the main one.
     pub(super) fn give_up_joining(&mut self) {
-        if matches!(self.joining, Joining::Held(_) | Joining::Ready) {
-            self.shared.board.main().let_go(self.target().id);
-            self.joining = Joining::Failed(Instant::now() + REST);
-        }
+        self.joining = self.joining.give_up(self.shared.board.main(), self.target().id, Instant::now());
     }
 
     /// Looks whether a target with a lane of its own can join the others; asks its path to let go of it when it can.
     pub(super) fn look_at_joining(&mut self, commands: &mpsc::UnboundedSender<Command>) {
         let (board, id) = (&self.shared.board, self.target().id);
         let Some(own) = &self.own else { return };
-        let (main, durable) = (board.main(), own.account.durable_lsn(id).map(|durable| durable.end_lsn().lsn()));
-        let ahead = main.received_lsn().filter(|_| main.session().is_some());
-        let is_near = board.is(id, TargetState::Applying)
-            && own.account.has_recognised(id)
-            && durable.zip(own.account.received_lsn()).is_some_and(|(durable, received)| {
-                received.bytes_since(durable) <= NEAR
-                    && ahead.is_none_or(|ahead| ahead.bytes_since(durable) <= NEAR)
-                    && own.account.lag(id, true, std::time::SystemTime::now()).1.is_some_and(|lag| lag < 1.0)
-            });
-        self.joining = match std::mem::take(&mut self.joining) {
-            Joining::Failed(until) if Instant::now() < until => Joining::Failed(until),
-            Joining::Not | Joining::Failed(_) if is_near => Joining::Near(1),
-            Joining::Near(looks) if is_near && looks < STEADY => Joining::Near(looks + 1),
-            Joining::Near(_) if is_near => {
+        let keeps_up = board.is(id, TargetState::Applying)
+            && own.account.lag(id, true, std::time::SystemTime::now()).1.is_some_and(|lag| lag < 1.0);
+        let lanes = Lanes { id, main: board.main(), own: &own.account };
+        let (joining, ask) = self.joining.look(lanes, keeps_up, Instant::now());
+        let command = match ask {
+            Ask::Nothing => None,
+            Ask::Joins => {
                 info!(target = self.target().name, "has caught up, and joins the others");
-                main.take_in(id, &own.account);
-                Joining::Held(Instant::now())
+                None
             }
-            Joining::Held(since) => {
-                let confirmed = main.confirmed().borrow().map_or(Lsn::ZERO, |confirmed| confirmed.lsn());
-                if durable.is_some_and(|durable| durable >= confirmed) {
-                    // A path that is gone lets go of everybody.
-                    let _: Result<(), mpsc::error::SendError<Command>> = commands.send(Command::Detach(id));
-                    Joining::Ready
-                } else if since.elapsed() > JOINING {
-                    main.let_go(id);
-                    Joining::Failed(Instant::now() + REST)
-                } else {
-                    // Where nothing comes for it, its progress moves only if it is asked to.
-                    let _: Result<(), mpsc::error::SendError<Command>> = commands.send(Command::Store(id));
-                    Joining::Held(since)
-                }
-            }
-            Joining::Ready => Joining::Ready,
-            Joining::Not | Joining::Near(_) | Joining::Failed(_) => Joining::Not,
+            Ask::Store => Some(Command::Store(id)),
+            Ask::Detach => Some(Command::Detach(id)),
         };
+        if let Some(command) = command {
+            // A path that is gone lets go of everybody.
+            let _: Result<(), mpsc::error::SendError<Command>> = commands.send(command);
+        }
+        self.joining = joining;
     }
 
-    /// Drops the slot of its own once the main one certainly has what the target needs: while this daemon streams from
-    /// that, nobody else moves it, and it is confirmed no further than what the target has.
+    /// Looks for a slot of its own, and drops it once the main one certainly has what the target needs.
     pub(super) async fn drop_left_over(&mut self) {
         if self.left_over.is_none_or(|look| Instant::now() < look) || self.shared.board.main().session().is_none() {
             return;
         }
         let (target, slot) = (&self.target().name, slot::lane::name(&self.shared.setup.stream, &self.target().name));
         self.left_over = match in_time(self.try_drop(&slot)).await {
-            Ok(false) => Some(Instant::now() + LOOK),
-            Ok(true) => {
+            Ok(Dropping::NotYet) => Some(Instant::now() + LOOK),
+            Ok(Dropping::NotThere) => None,
+            Ok(Dropping::Done) => {
                 info!(target, slot, "has caught up, and is fed with the others again");
-                None
+                Some(Instant::now() + LATER)
             }
             Err(error) => {
                 warn!(target, slot, "of no use any more, and cannot be dropped yet: {}", chain(&error));
@@ -263,28 +309,31 @@ impl TargetTask {
         };
     }
 
-    /// Tells whether it is gone.
-    async fn try_drop(&self, own: &str) -> Result<bool, LaunchError> {
+    async fn try_drop(&self, own: &str) -> Result<Dropping, LaunchError> {
         let (setup, main) = (&self.shared.setup, self.shared.board.main());
         let source = Client::connect(&setup.source, &setup.application_name()).await?;
         let found = slot::inspect(&source, &setup.stream).await?;
-        let durable = main.durable_lsn(self.target().id).map(DurableLsn::end_lsn);
-        if main.session().is_none() || durable.is_none() || !keeps(found, durable) {
-            return Ok(false);
+        if !choice::may_drop(main, self.target().id, found.as_ref()) {
+            return Ok(Dropping::NotYet);
+        }
+        if slot::inspect(&source, own).await?.is_none() {
+            return Ok(Dropping::NotThere);
         }
         match slot::drop(&source, own).await {
-            Ok(()) | Err(SourceError::SlotMissing { .. }) => Ok(true),
+            Ok(()) => Ok(Dropping::Done),
+            Err(SourceError::SlotMissing { .. }) => Ok(Dropping::NotThere),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-async fn in_time<T>(work: impl Future<Output = Result<T, LaunchError>>) -> Result<T, LaunchError> {
-    timeout(PATIENCE, work).await.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE }))
+/// What came of dropping a slot.
+enum Dropping {
+    NotYet,
+    NotThere,
+    Done,
 }
 
-/// Whether a slot has all that a target needs which stands here.
-fn keeps(slot: Option<Slot>, stored: Option<EndLsn>) -> bool {
-    let confirmed = slot.filter(|slot| !slot.is_lost()).and_then(|slot| slot.confirmed_flush);
-    confirmed.is_some_and(|confirmed| stored.is_none_or(|stored| confirmed <= stored.lsn()))
+async fn in_time<T>(work: impl Future<Output = Result<T, LaunchError>>) -> Result<T, LaunchError> {
+    timeout(PATIENCE, work).await.unwrap_or(Err(LaunchError::SourceSilent { waited: PATIENCE }))
 }

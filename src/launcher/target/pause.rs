@@ -16,7 +16,8 @@ use crate::launcher::wish::{Wanted, Wish};
 use crate::postgres::Client;
 use crate::telemetry::state::TargetState;
 
-/// Waits until the target is to be paused: then it is fed no more, and a worker that does not get on gives up
+/// Waits until the target is to be paused, or something else is wanted of it or of one of its tables, or its slot is
+/// `given_up`: then it is fed no more, and a worker that does not get on, because of that table perhaps, gives up
 /// (`cancel`). Ends when the worker is still at what it was given after `patience`.
 pub(super) async fn parting(
     id: TargetId,
@@ -24,8 +25,14 @@ pub(super) async fn parting(
     commands: mpsc::UnboundedSender<Command>,
     cancel: CancellationToken,
     patience: Duration,
+    given_up: impl Future<Output = ()>,
 ) {
-    wanted.until(Wish::Pause).await;
+    tokio::select! {
+        () = wanted.until(Wish::Pause) => {}
+        () = wanted.until(Wish::Resync) => {}
+        () = wanted.until_of_tables() => {}
+        () = given_up => {}
+    }
     // A path that is gone feeds nobody.
     let _: Result<(), mpsc::error::SendError<Command>> = commands.send(Command::Detach(id));
     cancel.cancel();

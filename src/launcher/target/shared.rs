@@ -83,6 +83,7 @@ impl Shared {
             batch_bytes: setup.config.apply.batch_bytes,
             retry_max_interval: setup.retry_max_interval(),
             halted_retry_interval: setup.config.apply.halted_retry_interval,
+            quarantines: false,
         }
     }
 }

@@ -7,6 +7,9 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::TargetTask;
+use crate::apply::error::ApplyError;
+use crate::config::OnError;
+use crate::error::chain;
 use crate::launcher::error::LaunchError;
 use crate::launcher::tables::TableLane;
 use crate::lsn::{DurableLsn, EndLsn};
@@ -14,6 +17,7 @@ use crate::postgres::Client;
 use crate::relation::TableName;
 use crate::source::publication::PublishedTable;
 use crate::tablesync::{self, CopyState};
+use crate::telemetry::control::TableAction;
 use crate::telemetry::state::TableState;
 
 /// How long a target waits for its tables to get as far as it is.
@@ -23,7 +27,58 @@ impl TargetTask {
     /// The tables whose changes are left out of what it is fed.
     pub(super) fn left_out(&self) -> HashSet<TableName> {
         let incoming = self.incoming.iter().flat_map(|lane| &lane.tables).map(|table| table.name.clone());
-        incoming.chain(self.uncopied.iter().cloned()).collect()
+        incoming.chain(self.uncopied.iter().cloned()).chain(self.stopped.iter().cloned()).collect()
+    }
+
+    /// Whether what ended the worker is met by going on without one table, which is then copied (again) beside the
+    /// stream: one that is new, or is gone on the target; or is quarantined, for one of its changes was refused.
+    pub(super) async fn without_table(&mut self, error: ApplyError) -> Result<(), LaunchError> {
+        let error = match error {
+            ApplyError::Restart(cause) if matches!(*cause, ApplyError::NewTable(_) | ApplyError::Gone { .. }) => *cause,
+            error => error,
+        };
+        let setup = &self.shared.setup;
+        let client = async || Client::connect(&self.target().connect, &setup.application_name()).await;
+        match error {
+            ApplyError::NewTable(table) => {
+                self.uncopied.insert(table);
+                Ok(())
+            }
+            ApplyError::Gone { table, lsn } => {
+                let target = &self.target().name;
+                warn!(target, table = %table, lsn = %lsn, "the table is gone on the target: it has to be copied again");
+                tablesync::state::forget(&client().await?, &setup.stream, &table).await?;
+                Ok(())
+            }
+            error if setup.config.apply.on_error == OnError::QuarantineTable => {
+                let Some(table) = error.refused_table() else { return Err(error.into()) };
+                let (reason, state) = (chain(&error), CopyState::Quarantined);
+                tablesync::state::stop(&client().await?, &setup.stream, table, state, Some(&reason)).await?;
+                self.shared.board.quarantined(self.target().id, table, &error);
+                Ok(())
+            }
+            error => Err(error.into()),
+        }
+    }
+
+    /// Does what is wanted of tables, while the target is not fed.
+    pub(super) async fn do_as_wanted(&mut self, client: &Client) -> Result<(), LaunchError> {
+        let stream = self.shared.setup.stream.clone();
+        for (table, action) in self.wanted.of_tables() {
+            let comes = |lane: &TableLane| lane.tables.iter().any(|own| own.name == table);
+            match action {
+                // On its way in, it is being copied again.
+                TableAction::Resync | TableAction::Resume if self.incoming.iter().any(comes) => {}
+                TableAction::Resync => tablesync::state::mark_for_copy(client, &stream, &table).await?,
+                TableAction::Resume => tablesync::state::go_on(client, &stream, &table).await?,
+                TableAction::Pause => {
+                    self.incoming.retain(|lane| !comes(lane));
+                    tablesync::state::stop(client, &stream, &table, CopyState::Paused, None).await?;
+                }
+            }
+            self.wanted.noted_of_table(&table, action);
+        }
+        Ok(())
     }
 
     /// Sees to it that these tables, and no others, are being brought in.

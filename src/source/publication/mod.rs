@@ -12,6 +12,7 @@
 //! With `publish_via_partition_root` the view names the root of a partition tree, otherwise its leaves. It holds what
 //! FOR ALL TABLES and FOR TABLES IN SCHEMA come to at the moment, and never unlogged or temporary tables.
 
+pub mod alter;
 mod ensure;
 mod read;
 

@@ -13,7 +13,7 @@ use schemars::{JsonSchema, schema_for};
 use serde::{Deserialize, Serialize};
 
 use super::Daemon;
-use crate::telemetry::control::{Answer, Ask};
+use crate::telemetry::control::{Answer, Ask, TableAction, TablesAsk};
 use crate::telemetry::lag_history::LagReport;
 use crate::telemetry::status::StatusSnapshot;
 
@@ -32,6 +32,8 @@ pub(super) fn changing() -> Router<Daemon> {
         .route("/api/v1/log-level", put(log_level))
         .route("/api/v1/targets/{name}/pause", post(pause))
         .route("/api/v1/targets/{name}/resume", post(resume))
+        .route("/api/v1/targets/{name}/resync", post(resync))
+        .route("/api/v1/tables/{action}", post(tables))
 }
 
 /// What `PUT /api/v1/log-level` takes.
@@ -51,6 +53,28 @@ async fn pause(State(daemon): State<Daemon>, Path(name): Path<String>) -> Respon
 
 async fn resume(State(daemon): State<Daemon>, Path(name): Path<String>) -> Response {
     give(&daemon, Ask::Resume(name)).await
+}
+
+async fn resync(State(daemon): State<Daemon>, Path(name): Path<String>) -> Response {
+    give(&daemon, Ask::Resync(name)).await
+}
+
+/// What `POST /api/v1/tables/resync`, `…/pause` and `…/resume` take.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tables {
+    /// Table patterns, as in the configuration.
+    tables: Vec<String>,
+    /// The target's name; without one, of every target.
+    target: Option<String>,
+}
+
+async fn tables(
+    State(daemon): State<Daemon>,
+    Path(action): Path<TableAction>,
+    Json(Tables { tables, target }): Json<Tables>,
+) -> Response {
+    give(&daemon, Ask::Tables(TablesAsk { action, tables, target })).await
 }
 
 async fn give(daemon: &Daemon, ask: Ask) -> Response {

@@ -96,7 +96,7 @@ metrics! {
         "Unix time at which a certificate in use stops being valid: side is source or target, certificate is server or \
          client; NaN without TLS, and while not known";
     COPY_STATE: Gauge "walferry_table_copy_state" None, ["target", "table", "state"],
-        "1 for how far the table is: pending, copying, copied, ready, failed (somebody has to act)";
+        "1 for how far the table is: pending, copying, copied, ready, failed, paused, quarantined";
     COPY_ROWS: Gauge "walferry_table_copy_rows" None, ["target", "table"], "Rows that the initial copy has written";
 }
 

@@ -1,6 +1,6 @@
 //! What is published changes while the daemon runs; or the publication, or the slot, is gone.
 
-use crate::support::pair::{Pair, run, text, wait_halted, wait_refused};
+use crate::support::pair::{Pair, run, text, wait_halted, wait_left_out, wait_refused};
 use crate::support::prelude::*;
 
 const TABLES: &str = "
@@ -35,7 +35,7 @@ async fn a_table_added_while_running_is_copied_and_followed_and_one_removed_is_c
     pair.equal(&["t", "u"], seconds(10)).await;
     run(&pair.source, "ALTER PUBLICATION walferry ADD TABLE late; INSERT INTO late VALUES (4, 'b')").await;
     // It holds rows by now, and nobody said what to do about them.
-    let told = wait_halted(&mut daemon, "t", &["public.late", "already holds rows", "TRUNCATE"], seconds(30)).await;
+    let told = wait_left_out(&mut daemon, "t", &["public.late", "already holds rows", "TRUNCATE"], seconds(30)).await;
     run(&pair.target, &told[told.find("TRUNCATE").unwrap()..]).await;
     pair.equal(&["t", "u", "late"], seconds(30)).await;
     daemon.wait_ready(seconds(10)).await;
@@ -59,6 +59,7 @@ async fn a_table_that_was_out_for_a_moment_is_copied_again() {
     out_and_in(2).await;
     run(&pair.source, "INSERT INTO late VALUES (3, 'seen')").await;
     pair.equal(&["t", "u", "late"], seconds(30)).await;
+    daemon.wait_ready(seconds(10)).await;
     assert!(daemon.terminate(seconds(20)).await.success());
     out_and_in(4).await;
     daemon.start();
@@ -71,6 +72,7 @@ async fn a_table_that_was_out_for_a_moment_is_copied_again() {
     )
     .await;
     pair.equal(&["t", "u", "late"], seconds(30)).await;
+    daemon.wait_ready(seconds(10)).await;
     assert_eq!(daemon.log_count("copied again"), 3);
     // Nothing of that is a reason to copy the others again.
     assert_eq!(daemon.log_count("table copied") - 3, 3);
@@ -112,6 +114,7 @@ async fn a_schema_or_a_root_that_was_out_for_a_moment_is_copied_again_though_row
     pair.equal(&["s.t", "p_1", "other"], seconds(30)).await;
     let other = "SELECT bool_and(copy_lsn > (SELECT copy_lsn FROM walferry.table_state WHERE table_name = 'other'))
         FROM walferry.table_state WHERE table_name <> 'other'";
+    daemon.wait_ready(seconds(30)).await;
     assert_eq!(text(&pair.target, other).await.as_deref(), Some("true"), "other was copied again");
     assert!(daemon.terminate(seconds(20)).await.success());
 

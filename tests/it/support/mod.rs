@@ -15,6 +15,7 @@ pub mod diff;
 pub mod followed;
 pub mod guard;
 pub mod modes;
+pub mod paced;
 pub mod pair;
 pub mod process;
 pub mod proxy;

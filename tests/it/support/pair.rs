@@ -97,6 +97,25 @@ pub async fn wait_halted(daemon: &mut Daemon, target: &str, says: &[&str], deadl
     told
 }
 
+/// Waits until tables of the target cannot be copied, by an error that holds each of these texts (in message or hint),
+/// while the target is fed. Gives message and hint.
+pub async fn wait_left_out(daemon: &mut Daemon, target: &str, says: &[&str], deadline: Deadline) -> String {
+    let failed = async || {
+        let metrics = daemon.metrics().await;
+        let is_it = |sample: &&super::daemon::Sample| {
+            let label = |name: &str| sample.labels.get(name).map(String::as_str);
+            sample.name == "walferry_table_copy_state"
+                && (label("target"), label("state"), sample.value) == (Some(target), Some("failed"), 1.0)
+        };
+        metrics.iter().find(is_it)?;
+        let found = status(daemon, target).await;
+        let error = &found["last_error"];
+        let text = format!("{} {}", error["message"].as_str()?, error["hint"].as_str().unwrap_or_default());
+        (found["state"] == "applying" && says.iter().all(|said| text.contains(said))).then_some(text)
+    };
+    wait_for(&format!("a table of {target} to be left out, with {says:?}"), deadline, failed).await
+}
+
 /// Waits until a daemon that refuses has ended, with exit code 3 and a hint. Gives all it has logged.
 pub async fn wait_refused(daemon: &mut Daemon, says: &[&str], deadline: Deadline) -> String {
     let status = daemon.wait_exit(deadline).await;

@@ -9,6 +9,7 @@ const MOST_TABLES = 1000;
 
 const MOODS = {
   streaming: "good", applying: "good", ready: "good", retrying: "bad", halted: "bad", failed: "bad",
+  quarantined: "bad",
 };
 const MEANINGS = {
   connecting: "connecting", standby: "standing by", copying: "copying", streaming: "streaming",
@@ -176,7 +177,7 @@ function showTable(place, tables) {
 
 function showTables(tables) {
   const finished = (table) => table.state === "ready" || table.state === "copied";
-  const order = ["failed", "copying", "pending"];
+  const order = ["quarantined", "failed", "paused", "copying", "pending"];
   const others = tables.filter((table) => !finished(table));
   others.sort((a, b) => order.indexOf(a.state) - order.indexOf(b.state));
   const done = tables.length - others.length;

@@ -1,0 +1,124 @@
+//! One target is copied again from the beginning, by command or because its slot was given up; the others do not notice.
+
+use std::time::Duration;
+
+use crate::support::pair::{text, wait_halted};
+use crate::support::prelude::*;
+use crate::support::stage::{Load, execute, stored};
+
+/// The slots of single targets.
+const OWN: &str = "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name LIKE 'walferry\\_lane\\_%'";
+
+async fn wait_own_slots(stage: &Stage, count: &str) {
+    let there = async || (text(&stage.on_source, OWN).await.as_deref() == Some(count)).then_some(());
+    wait_for(&format!("{count} slots of single targets"), seconds(60), there).await;
+}
+
+/// From where on a target's tables are followed.
+async fn copied(stage: &Stage, place: usize) -> String {
+    let query = "SELECT string_agg(DISTINCT copy_lsn::text, ' ') FROM walferry.table_state";
+    text(&stage.places[place].client, query).await.unwrap_or_default()
+}
+
+async fn in_step(stage: &Stage, daemon: &mut Daemon) {
+    daemon.wait_ready(seconds(60)).await;
+    wait_own_slots(stage, "0").await;
+    stage.assert_in_step(daemon).await;
+    stage.assert_nothing_forgotten("walferry").await;
+}
+
+async fn guarded(builder: crate::support::daemon_builder::Builder) -> Daemon {
+    let mut daemon = builder.prepare();
+    daemon.guard();
+    daemon.start();
+    daemon.wait_ready(seconds(60)).await;
+    daemon
+}
+
+#[tokio::test]
+async fn a_target_restored_from_a_backup_is_copied_again_alone() {
+    let stage = Stage::new(2).await;
+    let mut daemon = guarded(stage.daemon()).await;
+    let load = Load::start(&stage, 0..2, Duration::from_millis(5)).await;
+    load.more(20).await;
+    let backup = stored(&stage.places[0].client, "walferry").await.unwrap();
+    let beyond = async || (stage.confirmed("walferry").await > backup).then_some(());
+    load.more(20).await;
+    wait_for("the source to forget what the backup lacks", seconds(30), beyond).await;
+    let before = copied(&stage, 1).await;
+    let restore = "UPDATE walferry.progress SET end_lsn = '0/0'::pg_lsn + ";
+    execute(&stage.places[0].client, &format!("{restore}{backup}; DELETE FROM applied WHERE id % 2 = 0")).await;
+    let says = ["of WAL that the target needs are gone", "walferry target resync"];
+    wait_halted(&mut daemon, "t0", &says, seconds(60)).await;
+    stage.assert_follows(1, 1).await;
+
+    let (code, said) = daemon.answered(&["target", "resync", "t0"]).await;
+    assert!(code == Some(0) && said.contains("Target t0"), "{code:?} {said}");
+    stage.assert_follows(0, 2).await;
+    stage.assert_follows(1, 3).await;
+    load.more(20).await;
+    load.stop().await;
+    in_step(&stage, &mut daemon).await;
+    assert_eq!(copied(&stage, 1).await, before, "the other target was copied again");
+    // A target in good order may be copied again as well; one that is paused is not.
+    assert_eq!(daemon.answered(&["target", "resync", "t1"]).await.0, Some(0));
+    in_step(&stage, &mut daemon).await;
+    assert_ne!(copied(&stage, 1).await, before);
+    assert_eq!(daemon.answered(&["target", "pause", "t0"]).await.0, Some(0));
+    let (code, said) = daemon.answered(&["target", "resync", "t0"]).await;
+    assert!(code == Some(3) && said.contains("target t0 is paused"), "{code:?} {said}");
+}
+
+#[tokio::test]
+async fn a_slot_that_keeps_too_much_for_a_target_that_is_away_is_given_up_and_the_target_copied_again() {
+    let mut stage = Stage::new(2).await;
+    let daemon = stage.daemon().apply("isolate_after", "\"1s\"");
+    let limits = "max_retained_wal = \"2MiB\"\non_max_retained_wal = \"drop_lane\"\n";
+    let mut daemon = daemon.prepare();
+    daemon.reconfigure("[source]\n", &format!("[source]\n{limits}"));
+    daemon.start();
+    daemon.wait_ready(seconds(60)).await;
+    let load = Load::start(&stage, 0..2, Duration::from_millis(5)).await;
+    stage.places[0].cluster.kill9().await;
+    wait_own_slots(&stage, "1").await;
+    let before = copied(&stage, 1).await;
+    for _ in 0..4 {
+        execute(&stage.on_source, "SELECT pg_logical_emit_message(false, 'noise', repeat('x', 1 << 20))").await;
+    }
+    daemon.wait_log("was dropped: the target's tables are copied again", seconds(60)).await;
+    wait_own_slots(&stage, "0").await;
+    stage.assert_follows(1, 1).await;
+    assert!(daemon.log_count("makes the source keep more WAL than source.max_retained_wal") > 0);
+
+    stage.places[0].come_back().await;
+    stage.assert_follows(0, 2).await;
+    load.more(20).await;
+    load.stop().await;
+    in_step(&stage, &mut daemon).await;
+    assert_eq!(copied(&stage, 1).await, before, "the other target was copied again");
+}
+
+#[tokio::test]
+async fn a_slot_that_the_source_gives_up_itself_is_noticed_within_seconds_and_one_target_comes_back_by_command() {
+    let source =
+        Cluster::builder(default_major()).setting("max_slot_wal_keep_size", "1MB").setting("min_wal_size", "32MB");
+    let mut stage = Stage::with(source.setting("max_wal_size", "32MB"), 2).await;
+    let mut daemon = guarded(stage.daemon().apply("isolate_after", "\"1s\"")).await;
+    stage.places[0].cluster.kill9().await;
+    let load = Load::start(&stage, 0..1, Duration::from_millis(5)).await;
+    wait_own_slots(&stage, "1").await;
+    let lost = async || {
+        execute(&stage.on_source, "SELECT pg_switch_wal(); CHECKPOINT").await;
+        let status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name LIKE 'walferry\\_lane\\_%'";
+        (text(&stage.on_source, status).await.as_deref() == Some("lost")).then_some(())
+    };
+    wait_for("the slot to be lost", seconds(60), lost).await;
+    daemon.wait_log("the source has given up the slot", seconds(10)).await;
+    stage.assert_follows(1, 1).await;
+    stage.places[0].come_back().await;
+    wait_halted(&mut daemon, "t0", &["walferry target resync"], seconds(60)).await;
+    assert_eq!(daemon.answered(&["target", "resync", "t0"]).await.0, Some(0));
+    stage.assert_follows(0, 2).await;
+    load.stop().await;
+    in_step(&stage, &mut daemon).await;
+}

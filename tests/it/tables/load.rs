@@ -1,0 +1,53 @@
+//! A large table is added under a steady load: the other tables' lag stays what it was. `WALFERRY_TEST_ADDED_MB` makes the
+//! table larger than the few megabytes that it has here.
+
+use super::{ADDED, Writes, wait_state};
+use crate::support::paced;
+use crate::support::pair::text;
+use crate::support::prelude::*;
+use crate::support::stage::execute;
+
+/// Rows of the phase before.
+const BEFORE: i64 = 2_000;
+
+#[tokio::test]
+async fn the_others_lag_no_more_than_before_while_a_large_table_is_brought_in() {
+    let megabytes: u64 = std::env::var("WALFERRY_TEST_ADDED_MB").map_or(64, |size| size.parse().unwrap());
+    let stage = Stage::new(1).await;
+    paced::create(&stage).await;
+    let rows = "CREATE TABLE filling AS SELECT n AS id, 0::bigint AS n, repeat(md5(n::text), 32) AS note";
+    let rows = format!("{rows} FROM generate_series(1, {}) n", megabytes * 1000);
+    execute(&stage.on_source, &format!("DROP PUBLICATION walferry; {ADDED}; {rows}")).await;
+    execute(&stage.on_source, "INSERT INTO added SELECT * FROM filling; DROP TABLE filling; CHECKPOINT").await;
+    let all = "w_default, w_index, w_full, w_parent, w_child, counter, applied, paced";
+    execute(&stage.on_source, &format!("CREATE PUBLICATION walferry FOR TABLE {all}")).await;
+    execute(&stage.places[0].client, ADDED).await;
+    let mut daemon = stage.daemon().start();
+    daemon.wait_ready(seconds(60)).await;
+    let writes = Writes::start(&stage).await;
+    let end = paced::write(&stage, 0, BEFORE, async || false).await;
+    let before = paced::p99(&stage, 0, 0..end).await;
+
+    execute(&stage.on_source, "ALTER PUBLICATION walferry ADD TABLE added").await;
+    daemon.wait_log("are copied beside the stream", seconds(60)).await;
+    let begun = std::time::Instant::now();
+    let done = "SELECT 1 FROM walferry.table_state WHERE table_name = 'added' AND state = 'done'";
+    let is_done = async || stage.places[0].client.query_opt(done, &[]).await.unwrap().is_some();
+    let last = paced::write(&stage, end, i64::MAX / 2, is_done).await;
+    let took = begun.elapsed().as_secs_f64();
+    let meanwhile = paced::p99(&stage, 0, end..last).await;
+    println!(
+        "a table of {megabytes} MB is brought in within {took:.1} s; p99 of the others' lag: {before:.1} ms before, \
+         {meanwhile:.1} ms meanwhile ({:.2} times)",
+        meanwhile / before
+    );
+    // Beside other tests, on a machine that copies with all it has, that is as much as can be said each time.
+    assert!(meanwhile < paced::limit(before).max(1000.0), "{meanwhile} ms, where it was {before} ms");
+    wait_state(&stage, 0, "done").await;
+    writes.stop().await;
+    daemon.wait_ready(seconds(60)).await;
+    wait_equal(&stage.on_source, &[&stage.places[0].client], &["added"], seconds(300)).await;
+    stage.assert_in_step(&daemon).await;
+    let arrived = text(&stage.places[0].client, "SELECT count(*)::text FROM paced").await;
+    assert_eq!(arrived, Some(last.to_string()));
+}
