@@ -94,6 +94,9 @@ pub enum Command {
     /// The others are not disturbed: a table is copied beside the stream, which takes it over once it has caught up.
     #[command(subcommand)]
     Table(TableCommand),
+    /// List, apply or drop the changes of rows that targets did not take (apply.on_error = "dead_letter")
+    #[command(subcommand)]
+    DeadLetter(DeadLetterCommand),
     /// Have the running daemon log by another level until its configuration is read again
     ///
     /// Needs http.token_file.
@@ -207,6 +210,88 @@ pub struct SomeTables {
     /// On this target only [default: on every target]
     #[arg(long, value_name = "NAME")]
     pub target: Option<String>,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The subcommands of `dead-letter`.
+#[derive(Debug, Subcommand)]
+pub enum DeadLetterCommand {
+    /// List the changes that lie in walferry.dead_letter of each target, by key and error
+    List(DeadLetters),
+    /// Apply changes to the target as it is now, in their order, and take them out
+    ///
+    /// Each in a transaction of its own, while the daemon waits. A change is applied only to the row that it has met:
+    /// one that has been written, deleted or come since may be newer, and is left alone, and so is what waits behind an
+    /// older change of the same row. Exits with 3 when any is left.
+    Retry(RetryLetters),
+    /// Take changes out without applying them
+    Drop(DropLetters),
+}
+
+/// Which dead letters `list` shows.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DeadLetters {
+    /// Which of them.
+    #[command(flatten)]
+    pub of: LettersOf,
+    /// Print the rows' values, too
+    #[arg(long)]
+    pub values: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Of what dead letters are.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct LettersOf {
+    /// Only those of this target
+    #[arg(long, value_name = "NAME")]
+    pub target: Option<String>,
+    /// Only those of this table
+    #[arg(long, value_name = "SCHEMA.TABLE")]
+    pub table: Option<String>,
+}
+
+/// Which dead letters `retry` and `drop` are about.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ChosenLetters {
+    /// Their numbers, as list shows them; with more than one target, say --target
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub ids: Vec<i64>,
+    /// All of them
+    #[arg(long)]
+    pub all: bool,
+    /// Which of them.
+    #[command(flatten)]
+    pub of: LettersOf,
+}
+
+/// Flags of `dead-letter retry`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct RetryLetters {
+    /// Which.
+    #[command(flatten)]
+    pub chosen: ChosenLetters,
+    /// Apply them whatever their rows are now, over newer ones too
+    #[arg(long)]
+    pub force: bool,
+    /// How to print.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Flags of `dead-letter drop`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DropLetters {
+    /// Which.
+    #[command(flatten)]
+    pub chosen: ChosenLetters,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
     /// How to print.
     #[command(flatten)]
     pub output: Output,
@@ -342,6 +427,18 @@ mod tests {
         };
         assert_eq!(pause.name, "staging");
         assert!(matches!(parse("walferry target resume x").command, Command::Target(TargetCommand::Resume(_))));
+        let letters = |line: &str| match parse(line).command {
+            Command::DeadLetter(command) => command,
+            _ => panic!("{line}"),
+        };
+        let DeadLetterCommand::Retry(retry) = letters("walferry dead-letter retry 3 5 --target x --force") else {
+            panic!("not a retry")
+        };
+        assert_eq!((&*retry.chosen.ids, retry.chosen.of.target.as_deref()), (&[3, 5][..], Some("x")));
+        assert!(retry.force && !retry.chosen.all);
+        let DeadLetterCommand::Drop(drop) = letters("walferry dead-letter drop --all -y") else { panic!("not a drop") };
+        assert!(drop.yes && drop.chosen.all);
+        assert!(matches!(letters("walferry dead-letter list --values"), DeadLetterCommand::List(list) if list.values));
         let resync = parse("walferry table resync public.a public.b* --target x").command;
         let Command::Table(TableCommand::Resync(resync)) = resync else { panic!("not a resync") };
         assert_eq!((resync.tables.len(), resync.target.as_deref()), (2, Some("x")));
@@ -359,7 +456,15 @@ mod tests {
 
     #[test]
     fn a_wrong_command_line_is_a_usage_error() {
-        for line in ["walferry", "walferry rum", "walferry run --fast", "walferry demo --duration 0", "walferry slot"] {
+        for line in [
+            "walferry",
+            "walferry rum",
+            "walferry run --fast",
+            "walferry demo --duration 0",
+            "walferry slot",
+            "walferry dead-letter retry",
+            "walferry dead-letter drop 3 --all",
+        ] {
             let error = Cli::try_parse_from(line.split(' ')).unwrap_err();
             assert_eq!(error.exit_code(), ExitCode::Usage as i32, "{line}");
         }

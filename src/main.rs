@@ -62,6 +62,7 @@ async fn carry_out(cli: &Cli, command: &Command, config: Config, log: LogControl
         Command::Reload(output) => answer(admin::tell::reload(&config, *output).await),
         Command::Target(command) => answer(admin::target::run(&config, command).await),
         Command::Table(command) => answer(admin::table::run(config, command).await),
+        Command::DeadLetter(command) => answer(admin::dead_letter::run(config, command).await),
         Command::LogLevel(level) => answer(admin::tell::log_level(&config, &level.level).await),
         Command::Run => run(config, cli.config.clone(), log).await,
         Command::Check(check) => answer(admin::check::run(config, *check).await),

@@ -38,3 +38,34 @@ CREATE TABLE walferry.table_state (
     error       text,                       -- why it is quarantined
     PRIMARY KEY (stream, schema_name, table_name)
 );
+
+-- One row per change of one row that this database refused and that apply.on_error = "dead_letter" set aside, written in
+-- the transaction that holds the rest of what the source committed. Looked at, applied and dropped by
+-- `walferry dead-letter`. The images are JSON objects by column: a text, as the type's output function gives it; null;
+-- {"unchanged": true}: a TOASTed value that an UPDATE did not touch and the source did not send; {"hex": "00ff"}: bytes that
+-- are no text here, with "type", the OID of a built-in type, where they are that type's binary form.
+CREATE TABLE walferry.dead_letter (
+    id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- in the order of the source's changes
+    stream         text NOT NULL,
+    schema_name    text NOT NULL,
+    table_name     text NOT NULL,
+    operation      text NOT NULL CHECK (operation IN ('insert', 'update', 'delete')),
+    key            text,                    -- JSON: the columns that name the row, as it was; NULL: it has no key
+    new_key        text,                    -- the same as it was to be, where that differs
+    old            json,                    -- the row as it was: what the source sent of it
+    old_is_full    boolean NOT NULL,        -- whether that is all of it (REPLICA IDENTITY FULL)
+    new            json,                    -- the row as it was to be
+    sqlstate       text,                    -- NULL: nothing was refused, the row was not there
+    error          text NOT NULL,           -- as it may be logged: without values
+    found          text,                    -- the versions of the rows of this key that were here; NULL: there were none
+    commit_lsn     pg_lsn,                  -- of the source's transaction, as in walferry.progress
+    end_lsn        pg_lsn,
+    commit_time    timestamptz,
+    superseded_lsn pg_lsn,                  -- set: a later change has made it pointless, and it is not to be applied
+    failed_at      timestamptz NOT NULL DEFAULT now(),
+    retries        integer NOT NULL DEFAULT 0
+);
+-- A key may be longer than a B-tree takes.
+CREATE INDEX dead_letter_key ON walferry.dead_letter USING hash (key);
+CREATE INDEX dead_letter_new_key ON walferry.dead_letter USING hash (new_key);
+CREATE INDEX dead_letter_unfinished ON walferry.dead_letter (stream) WHERE end_lsn IS NULL;

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `check/` | `walferry check`: everything that would stop or surprise, before it does |
 //! | `completions.rs` | `walferry completions`: the script that has a shell complete commands and options |
+//! | `dead_letter/` | `walferry dead-letter`: list, retry, drop |
 //! | `demo/` | `walferry demo`: servers, workload, daemon, kill, comparison |
 //! | `manual/` | `walferry man`: the manual pages, of the commands and of the configuration |
 //! | `slot/` | `walferry slot`: list, create, drop, reset |
@@ -20,6 +21,7 @@
 pub mod check;
 pub mod completions;
 pub mod daemon;
+pub mod dead_letter;
 pub mod demo;
 pub mod error;
 pub mod manual;

@@ -14,7 +14,7 @@ pub fn setup(config: Config) -> Result<Setup, CommandError> {
 }
 
 /// What the sessions of commands are called: the daemon's are `walferry/<stream>`.
-fn application_name(setup: &Setup) -> String {
+pub fn application_name(setup: &Setup) -> String {
     format!("walferry-admin/{}", setup.stream)
 }
 

@@ -8,9 +8,11 @@
 
 use std::sync::Arc;
 
+use super::dead_letter::{Missing, RENAMED};
 use super::error::{self, ApplyError, ConflictKind};
-use super::exact::{Applier, ConflictPolicy, Met, key, load, position, update_shape};
+use super::exact::{Applier, ConflictPolicy, Met, key, position};
 use super::flight::{Flight, Landed, Step, Values};
+use super::load::{load, update_shape};
 use super::statement::{Except, GUARD, Shape};
 use super::table::{TargetTable, Written};
 use crate::change::{Change, Part};
@@ -47,7 +49,7 @@ impl Applier {
             };
             let refused = match step {
                 Step::Change(at) | Step::Counted(at) => at,
-                Step::Control | Step::Group(_) | Step::Exactly(..) | Step::Progress | Step::Commit => {
+                Step::Control | Step::Group(_) | Step::Exactly(..) | Step::Ask | Step::Progress | Step::Commit => {
                     return Err(ApplyError::RefusedCommit { lsn: position(part), source: error });
                 }
             };
@@ -60,7 +62,7 @@ impl Applier {
                 }
                 missing.extend(before.missing);
             }
-            self.mend(part, refused, error).await?;
+            self.mend_or_set_aside(part, refused, error).await?;
             (from, length) = (refused + 1, SHORT);
         }
         Ok(missing)
@@ -71,7 +73,7 @@ impl Applier {
         let mut flight = Flight::new(&mut self.session);
         flight.control(&SAVEPOINT, Step::Control)?;
         for (at, change) in part.changes.iter().enumerate().take(to).skip(from) {
-            load(&mut flight, self.policy, change, at, position(part))?;
+            load(&mut flight, self.policy, &self.lettered, change, at, position(part))?;
         }
         flight.control(&RELEASE, Step::Control)?;
         let landed = flight.fly().await?;
@@ -92,10 +94,11 @@ impl Applier {
     }
 
     /// Deals with one refused change.
-    async fn mend(&mut self, part: &Part, at: usize, refusal: Box<ServerError>) -> Result<(), ApplyError> {
+    pub(super) async fn mend(&mut self, part: &Part, at: usize, refusal: Box<ServerError>) -> Result<(), ApplyError> {
         let change = &part.changes[at];
         if matches!(change, Change::Truncate { .. }) {
-            return self.empty(part, change, refusal).await;
+            self.empty(part, change, refusal).await?;
+            return self.supersede_truncated(part, change).await;
         }
         let lsn = position(part);
         let Some(kind) = conflict(change, &refusal) else { return Err(refused(change, part, refusal)) };
@@ -120,9 +123,17 @@ impl Applier {
         if is_update && (self.was_rekeyed(&table, row).await? || self.replaced(&table, old, row).await?) {
             return Ok(());
         }
+        match self.why_missing(&table, change, kind, lsn).await? {
+            Missing::Renamed => return Err(halt(RENAMED)),
+            Missing::AsExpected => {
+                let outcome = self.agree(&table, kind, old, row).await?;
+                return outcome.map_or(Ok(()), |error| Err(refused(change, part, error)));
+            }
+            Missing::Conflict => {}
+        }
         let met = Met { kind, table: relation.name.clone(), key: key.clone(), lsn };
         if self.policy == ConflictPolicy::Stop {
-            if self.halted_at.as_ref() != Some(&met) {
+            if !self.sets_aside() && self.halted_at.as_ref() != Some(&met) {
                 self.observer.conflict(kind, &relation.name, &key, lsn);
                 self.halted_at = Some(met);
             }

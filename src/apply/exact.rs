@@ -13,15 +13,15 @@ use std::time::Instant;
 
 use super::bulk::bench::Bench;
 use super::bulk::{BulkMode, Ready};
-use super::conflict::CASCADES;
+use super::dead_letter::{Lettered, OnError, SetAside};
 use super::error::{ApplyError, ConflictKind};
-use super::flight::{Flight, Step, Values};
+use super::flight::{Flight, Step};
+use super::load::load;
 use super::observer::Observer;
 use super::progress::{self, Stream};
 use super::queue::{Ahead, Batch, Held};
 use super::session::Session;
-use super::statement::{GUARD, Shape};
-use super::table::TargetTable;
+use super::statement::GUARD;
 use super::truncation;
 use crate::change::{Change, Commit, Part};
 use crate::error::{Judged, Verdict};
@@ -48,6 +48,8 @@ pub struct AppliedTo {
     pub stream: Stream,
     /// What to do about conflicts.
     pub policy: ConflictPolicy,
+    /// What to do with a change of one row that the target does not take.
+    pub on_error: OnError,
     /// When changes are applied in bulk.
     pub bulk: BulkMode,
     /// The tables that have been copied: others must be copied before their changes can be applied.
@@ -61,6 +63,17 @@ pub struct Applier {
     pub(super) session: Session,
     pub(super) stream: Stream,
     pub(super) policy: ConflictPolicy,
+    pub(super) on_error: OnError,
+    /// Whether a change may be set aside now.
+    pub(super) may_set_aside: bool,
+    /// Which tables have dead letters.
+    pub(super) lettered: Lettered,
+    /// Changes that were set aside, to be reported as `mended` is.
+    pub(super) set_aside: Vec<SetAside>,
+    /// Whether the transaction at hand has set changes aside whose positions are not written down yet.
+    pub(super) unfinished: bool,
+    /// Whether any has been written since somebody last asked.
+    pub(super) wrote_letters: bool,
     pub(super) bulk: BulkMode,
     pub(super) bench: Bench,
     /// The next batch, made ready while the last one flew.
@@ -97,12 +110,18 @@ pub(super) const ROLLBACK_TO: Sql = Sql::new("ROLLBACK TO SAVEPOINT walferry_pie
 impl Applier {
     /// An applier for an open session whose target has stored progress up to `stored`.
     pub fn new(session: Session, options: AppliedTo, stored: EndLsn) -> Self {
-        let AppliedTo { stream, policy, bulk, copied, observer } = options;
+        let AppliedTo { stream, policy, on_error, bulk, copied, observer } = options;
         let begun = Instant::now();
         Self {
             session,
             stream,
             policy,
+            on_error,
+            may_set_aside: true,
+            lettered: Lettered::default(),
+            set_aside: Vec::new(),
+            unfinished: false,
+            wrote_letters: false,
             bulk,
             bench: Bench::default(),
             ready: None,
@@ -141,7 +160,7 @@ impl Applier {
         begin(&mut flight, &self.stream, self.stored)?;
         let changes = parts.iter().flat_map(|part| part.changes.iter().map(|change| (change, position(part))));
         for (at, (change, lsn)) in changes.enumerate() {
-            load(&mut flight, self.policy, change, at, lsn)?;
+            load(&mut flight, self.policy, &self.lettered, change, at, lsn)?;
         }
         finish(&mut flight, &self.stream, self.stored, batch)?;
         let landed = flight.fly().await?;
@@ -199,7 +218,7 @@ impl Applier {
         }
         flight.control(&SAVEPOINT, Step::Control)?;
         for (at, change) in part.changes.iter().enumerate() {
-            load(&mut flight, self.policy, change, at, position(part))?;
+            load(&mut flight, self.policy, &self.lettered, change, at, position(part))?;
         }
         flight.control(&RELEASE, Step::Control)?;
         self.open = true;
@@ -218,7 +237,10 @@ impl Applier {
     async fn end_piece(&mut self, part: &Arc<Part>, missing: &[usize]) -> Result<(), ApplyError> {
         let parts = std::slice::from_ref(part);
         match part.commit {
-            Some(commit) => self.advance(commit.end_lsn, Some(commit), parts, missing).await,
+            Some(commit) => {
+                self.finish_letters(&commit).await?;
+                self.advance(commit.end_lsn, Some(commit), parts, missing).await
+            }
             None => {
                 self.observer.applied(parts);
                 self.report_mended();
@@ -258,6 +280,8 @@ impl Applier {
     pub async fn rollback(&mut self) -> Result<(), PgError> {
         self.open = false;
         self.mended.clear();
+        self.set_aside.clear();
+        self.unfinished = false;
         // A ROLLBACK outside a transaction is a warning.
         self.session.control(&Sql::new("ROLLBACK")).await?;
         self.forget().await
@@ -271,6 +295,7 @@ impl Applier {
 
     /// Matches every table the parts name.
     pub(super) async fn resolve(&mut self, parts: &[Arc<Part>]) -> Result<(), ApplyError> {
+        self.lettered.load(&self.session.client, &self.stream.name).await?;
         let mut last: Option<&Arc<Relation>> = None;
         let mut unknown: Vec<(&Arc<Relation>, Lsn)> = Vec::new();
         for part in parts {
@@ -311,11 +336,12 @@ impl Applier {
         self.observer.committed(end, time, Some(self.begun.elapsed()));
     }
 
-    /// Reports the conflicts that were mended.
+    /// Reports the conflicts that were mended, and what was set aside.
     fn report_mended(&mut self) {
         for Met { kind, table, key, lsn } in self.mended.drain(..) {
             self.observer.conflict(kind, &table, &key, lsn);
         }
+        self.set_aside.drain(..).for_each(|letter| self.observer.dead_letter(&letter));
     }
 
     /// Reports the changes that touched no row: DELETEs that found none (where a foreign key of the table cascades and
@@ -360,56 +386,6 @@ pub(super) fn finish(flight: &mut Flight<'_>, stream: &Stream, from: EndLsn, bat
     flight.control(&COMMIT, Step::Commit)
 }
 
-/// Adds a change to the flight.
-pub(super) fn load(
-    flight: &mut Flight<'_>,
-    policy: ConflictPolicy,
-    change: &Change,
-    at: usize,
-    lsn: Lsn,
-) -> Result<(), ApplyError> {
-    match change {
-        Change::Insert { relation, new } => {
-            let table = flight.table(relation)?;
-            let row = Values { new: Some(new), old: None, old_is_full: false, by_new: false };
-            flight.change(&table, Shape::Insert, row, Step::Counted(at))?;
-        }
-        Change::Update { relation, old, new } => {
-            let table = flight.table(relation)?;
-            let shape = update_shape(&table, old.as_ref(), new);
-            if matches!(shape, Shape::Replace { .. }) && flight.cascades_from(&table) {
-                return Err(ApplyError::Conflict {
-                    table: relation.name.clone(),
-                    key: key(relation, old.as_ref(), Some(new)),
-                    kind: ConflictKind::UpdateExists,
-                    lsn,
-                    hint: CASCADES.to_owned(),
-                });
-            }
-            let old_is_full = matches!(old, Some(OldRow::Full(_)));
-            let row = Values { new: Some(new), old: old.as_ref().map(OldRow::row), old_is_full, by_new: false };
-            flight.change(&table, shape, row, Step::Change(at))?;
-        }
-        Change::Delete { relation, old } => {
-            let table = flight.table(relation)?;
-            let normal = table.info.cascaded && !flight.replica_role();
-            // A row that is not found by all of it may be there by its key.
-            let guarded = (policy == ConflictPolicy::Stop || table.differs_from_key()) && !normal;
-            let row = Values { new: None, old: Some(old.row()), old_is_full: true, by_new: false };
-            flight.change(&table, Shape::Delete { guarded }, row, Step::Counted(at))?;
-        }
-        Change::Truncate { relations, restart_identity, .. } => {
-            let tables = relations.iter().map(|relation| flight.table(relation));
-            let tables: Vec<Arc<TargetTable>> = tables.collect::<Result<_, PgError>>()?;
-            flight.control(&truncation::CHECK, Step::Change(at))?;
-            flight.once(&truncation::truncate(&tables, *restart_identity), Step::Change(at))?;
-            flight.control(&truncation::DEFER, Step::Change(at))?;
-        }
-        Change::Message(_) => {}
-    }
-    Ok(())
-}
-
 /// With REPLICA IDENTITY FULL every UPDATE is logged with the old row (`ExtractReplicaIdentity` in heapam.c).
 /// Without one it is of a partition that has another identity than its root, and the row cannot be found by what
 /// is announced.
@@ -428,27 +404,6 @@ fn believable(change: &Change, part: &Part) -> Result<(), ApplyError> {
             relation.name
         ),
     })
-}
-
-/// Which columns an UPDATE sets. An identity column that UPDATE cannot set is left out when it has not changed.
-pub(super) fn update_shape(table: &TargetTable, old: Option<&OldRow>, new: &Row) -> Shape {
-    let mut unset = Vec::new();
-    let mut replace = false;
-    for column in &table.written {
-        let at = column.index;
-        let unchanged = new.get(at) == Some(Datum::Unchanged);
-        let known = match old {
-            Some(OldRow::Full(old)) => Some(old.get(at) == new.get(at)),
-            Some(OldRow::Key(old)) if table.relation.columns[at].is_key => Some(old.get(at) == new.get(at)),
-            None if table.relation.columns[at].is_key => Some(true),
-            _ => None,
-        };
-        replace |= column.identity_always && known == Some(false) && !unchanged;
-        if unchanged || (column.identity_always && known == Some(true)) {
-            unset.push(at as u16);
-        }
-    }
-    if replace { Shape::Replace { unset } } else { Shape::Update { unset } }
 }
 
 /// The tables a change is about.

@@ -30,6 +30,8 @@ pub enum Step {
     Group(usize),
     /// As [`Step::Group`], and not done unless it touches so many rows.
     Exactly(usize, u64),
+    /// Asks something: see [`Landed::answer`].
+    Ask,
     /// Moves the progress row.
     Progress,
     /// COMMIT.
@@ -47,6 +49,8 @@ pub struct Landed {
     pub rows: u64,
     /// The first group that touched another number of rows than it was to.
     pub miscounted: Option<usize>,
+    /// The first column of the last row that a [`Step::Ask`] has given; `None` when that is NULL.
+    pub answer: Option<String>,
 }
 
 /// A flight being loaded.
@@ -75,6 +79,13 @@ pub struct Values<'a> {
     pub old_is_full: bool,
     /// Whether the row on the target is as after the change already, and to be found by that.
     pub by_new: bool,
+}
+
+impl<'a> Values<'a> {
+    /// Of a row that is there as the change leaves it.
+    pub fn of(new: &'a Row) -> Self {
+        Self { new: Some(new), old: None, old_is_full: false, by_new: true }
+    }
 }
 
 impl Values<'_> {
@@ -223,7 +234,7 @@ impl<'a> Flight<'a> {
     fn sealed(&mut self) -> Answers {
         self.flown = true;
         frontend::sync(self.session.wire.writer.buffer());
-        let landed = Landed { failed: None, missing: Vec::new(), rows: 0, miscounted: None };
+        let landed = Landed { failed: None, missing: Vec::new(), rows: 0, miscounted: None, answer: None };
         Answers { steps: std::mem::take(&mut self.steps), done: 0, landed, ended: false }
     }
 }
@@ -273,10 +284,19 @@ impl Answers {
                 let step = self.steps.get(self.done).copied().unwrap_or(Step::Control);
                 self.landed.failed = Some((step, Box::new(ServerError::parse(&frame.body))));
             }
+            b'D' if self.steps.get(self.done) == Some(&Step::Ask) => self.landed.answer = first_column(&frame.body),
             b'Z' => self.ended = true,
             _ => {}
         }
     }
+}
+
+/// The first column of a DataRow: the number of columns in two bytes, then each one's length in four (-1 is NULL) and
+/// its bytes (documentation: "Message Formats").
+fn first_column(body: &[u8]) -> Option<String> {
+    let length: [u8; 4] = body.get(2..6)?.try_into().ok()?;
+    let length = usize::try_from(i32::from_be_bytes(length)).ok()?;
+    Some(String::from_utf8_lossy(body.get(6..6 + length)?).into_owned())
 }
 
 /// The row count of a CommandComplete: `DELETE 3`, `INSERT 0 1`; `None` for commands without one.
@@ -290,6 +310,13 @@ fn rows(body: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_its_rows_first_column() {
+        assert_eq!(first_column(b"\0\x01\0\0\0\x02ab").as_deref(), Some("ab"));
+        assert_eq!(first_column(b"\0\x01\xff\xff\xff\xff"), None);
+        assert_eq!(first_column(b"\0\x01\0\0\0\x09ab"), None);
+    }
 
     #[test]
     fn row_counts_are_read_from_command_tags() {

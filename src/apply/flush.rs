@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::warn;
 
+use super::dead_letter::SetAside;
 use super::error::{ApplyError, ConflictKind};
 use super::flushed::{Flushed, Lost, Mark};
 use super::observer::Observer;
@@ -189,6 +190,14 @@ impl Observer for Flush {
 
     fn conflict(&self, kind: ConflictKind, table: &TableName, key: &str, lsn: Lsn) {
         self.observer.conflict(kind, table, key, lsn);
+    }
+
+    fn dead_letter(&self, letter: &SetAside) {
+        self.observer.dead_letter(letter);
+    }
+
+    fn dead_letters(&self, waiting: u64) {
+        self.observer.dead_letters(waiting);
     }
 
     fn in_bulk(&self, changes: u64) {

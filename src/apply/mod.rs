@@ -12,7 +12,9 @@
 //! | `worker.rs` | the loop: take, apply, retry, reconnect |
 //! | `silence.rs` | whether the target is there at all, where that does not show |
 //! | `exact.rs` | a batch in one flight: BEGIN, rows, progress, COMMIT, one Sync |
+//! | `load.rs` | a change as a step of a flight |
 //! | `conflict.rs` | change by change where the target refused one |
+//! | `dead_letter/` | a change that the target does not take is set aside, and applied later by command |
 //! | `truncation.rs` | TRUNCATE, and what does its work where the target refuses it |
 //! | `flight.rs` | statements sent together, answers told apart |
 //! | `flush.rs` | from committed to durable, beside the applying |
@@ -43,11 +45,13 @@
 
 pub mod bulk;
 pub mod conflict;
+pub mod dead_letter;
 pub mod error;
 pub mod exact;
 pub mod flight;
 mod flush;
 mod flushed;
+mod load;
 pub mod observer;
 pub mod plan;
 pub mod progress;

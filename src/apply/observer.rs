@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dead_letter::SetAside;
 use super::error::{ApplyError, ConflictKind};
 use crate::change::{Part, PgTime};
 use crate::error::Verdict;
@@ -21,6 +22,10 @@ pub trait Observer: Send + Sync {
     fn applied(&self, parts: &[Arc<Part>]);
     /// A conflict was met, and under `source_wins` mended.
     fn conflict(&self, kind: ConflictKind, table: &TableName, key: &str, lsn: Lsn);
+    /// A change of one row was set aside.
+    fn dead_letter(&self, letter: &SetAside);
+    /// So many changes of the stream are set aside on the target.
+    fn dead_letters(&self, waiting: u64);
     /// So many changes were applied in bulk.
     fn in_bulk(&self, changes: u64);
     /// What was to be applied in bulk is applied change by change, because of this table, where it is known. `code` is

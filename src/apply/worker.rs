@@ -11,6 +11,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio_util::sync::CancellationToken;
 
+use super::dead_letter::watch::Watch;
 use super::error::ApplyError;
 use super::exact::{AppliedTo, Applier};
 use super::flush::Flush;
@@ -58,6 +59,7 @@ struct Worker {
     options: WorkerOptions,
     applier: Applier,
     flush: Arc<Flush>,
+    letters: Arc<Watch>,
     cancel: CancellationToken,
     backoff: ExponentialBackoff,
     failing: bool,
@@ -76,16 +78,26 @@ pub async fn run(
     let (stream, synchronous) = (&options.to.stream.name, options.session.synchronous_commit);
     let flush = Flush::new(Arc::clone(&options.to.observer), stream, synchronous, stored, &session.client);
     let flush = Arc::new(flush);
+    let letters = Arc::new(Watch::new(Arc::clone(&options.to.observer), stream, &session.client));
     options.to.observer = Arc::clone(&flush) as Arc<dyn Observer>;
     let applier = Applier::new(session, options.to.clone(), stored);
     let backoff = backoff(&options);
-    let mut worker =
-        Worker { options, applier, flush: Arc::clone(&flush), cancel, backoff, failing: false, next: None };
+    let mut worker = Worker {
+        options,
+        applier,
+        flush: Arc::clone(&flush),
+        letters: Arc::clone(&letters),
+        cancel,
+        backoff,
+        failing: false,
+        next: None,
+    };
     // One task: once it ends, nothing becomes durable any more behind the back of who attaches the target again.
     tokio::select! {
         biased;
         ended = worker.run(queue) => ended,
         never = flush.run() => match never {},
+        never = letters.run() => match never {},
     }
 }
 
@@ -231,6 +243,9 @@ impl Worker {
     }
 
     fn recovered(&mut self, queue: &Receiver) {
+        if std::mem::take(&mut self.applier.wrote_letters) {
+            self.letters.look();
+        }
         if self.failing {
             self.failing = false;
             self.backoff = backoff(&self.options);
@@ -273,6 +288,7 @@ impl Worker {
             return Err(ApplyError::moved(stream, expected, found));
         };
         self.flush.attend(client);
+        self.letters.attend(client);
         if end > expected {
             self.applier.observer.committed(end, None, None);
         }

@@ -188,6 +188,8 @@ pub enum OnRetained {
 pub enum OnError {
     /// Halt the target.
     Halt,
+    /// Keep it in `walferry.dead_letter` on the target, and go on.
+    DeadLetter,
     /// Leave the changes of that table out until it is copied again.
     QuarantineTable,
 }

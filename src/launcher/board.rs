@@ -8,6 +8,7 @@ use tracing::{debug, error, info, warn};
 
 use super::account::Account;
 use super::pipeline::PathObserver;
+use crate::apply::dead_letter::SetAside;
 use crate::apply::error::{ApplyError, ConflictKind};
 use crate::apply::observer::Observer;
 use crate::apply::progress::LastCommit;
@@ -434,6 +435,20 @@ impl Observer for TargetBoard {
         self.board.health.target(&target.name, |status| {
             *status.conflicts.entry(kind.name().to_owned()).or_default() += 1;
         });
+    }
+
+    fn dead_letter(&self, letter: &SetAside) {
+        let target = &self.board.targets[self.id.0];
+        target.metrics.dead_letters.increment(1);
+        let SetAside { table, key, what, sqlstate, error, hint, lsn } = letter;
+        let sqlstate = sqlstate.as_deref().unwrap_or("none");
+        warn!(target = target.name, table = %table, key, sqlstate, lsn = %lsn, hint, "dead letter: {what}: {error}");
+    }
+
+    fn dead_letters(&self, waiting: u64) {
+        let target = &self.board.targets[self.id.0];
+        target.metrics.dead_letters_waiting.set(waiting as f64);
+        self.board.health.target(&target.name, |status| status.dead_letters = waiting);
     }
 
     fn in_bulk(&self, changes: u64) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::LaunchError;
 use crate::apply::bulk::BulkMode;
+use crate::apply::dead_letter::OnError;
 use crate::apply::exact::ConflictPolicy;
 use crate::change::TargetId;
 use crate::config::{self, Config, ConnectionString};
@@ -28,6 +29,8 @@ pub struct Setup {
     pub copy: CopySettings,
     /// What to do about conflicts.
     pub conflicts: ConflictPolicy,
+    /// What to do with a change of one row that a target does not take.
+    pub on_error: OnError,
     /// When changes are applied in bulk.
     pub bulk: BulkMode,
     /// The rest of the configuration.
@@ -76,12 +79,27 @@ impl Setup {
             config::ConflictPolicy::SourceWins => ConflictPolicy::SourceWins,
             config::ConflictPolicy::Stop => ConflictPolicy::Stop,
         };
+        let on_error = match config.apply.on_error {
+            // Whoever follows the target sees to a quarantine.
+            config::OnError::Halt | config::OnError::QuarantineTable => OnError::Halt,
+            config::OnError::DeadLetter => OnError::DeadLetter,
+        };
         let bulk = match config.apply.bulk {
             config::Bulk::Auto => BulkMode::Auto,
             config::Bulk::Always => BulkMode::Always,
             config::Bulk::Never => BulkMode::Never,
         };
-        Ok(Self { stream: config.source.slot.clone(), source, tables, targets, copy, conflicts, bulk, config })
+        Ok(Self {
+            stream: config.source.slot.clone(),
+            source,
+            tables,
+            targets,
+            copy,
+            conflicts,
+            on_error,
+            bulk,
+            config,
+        })
     }
 
     /// `application_name` of all connections.

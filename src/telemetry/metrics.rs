@@ -104,6 +104,8 @@ impl Metrics {
                 delete_missing: self.counter(&CONFLICTS, &[name, "delete_missing"]),
                 insert_ignored: self.counter(&CONFLICTS, &[name, "insert_ignored"]),
             },
+            dead_letters: self.counter(&DEAD_LETTERS, &[name]),
+            dead_letters_waiting: self.gauge(&DEAD_LETTERS_WAITING, &[name]),
             bulk_changes: self.counter(&BULK_CHANGES, &[name]),
             bulk_fallbacks: self.counter(&BULK_FALLBACKS, &[name]),
             retries: self.counter(&RETRIES, &[name]),
@@ -233,6 +235,10 @@ pub struct TargetMetrics {
     pub commit_seconds: Histogram,
     /// Rows that were not as expected.
     pub conflicts: ConflictCounters,
+    /// Changes set aside.
+    pub dead_letters: Counter,
+    /// Those that lie on the target.
+    pub dead_letters_waiting: Gauge,
     /// Changes applied many at once.
     pub bulk_changes: Counter,
     /// Times that this did not go.

@@ -80,6 +80,9 @@ pub struct TargetStatus {
     pub rows: BTreeMap<String, u64>,
     /// Conflicts since the start, by kind.
     pub conflicts: BTreeMap<String, u64>,
+    /// Changes of rows that it did not take and that lie in its `walferry.dead_letter`.
+    #[serde(default)]
+    pub dead_letters: u64,
     /// The last error, also when it has passed.
     pub last_error: Option<LastError>,
 }
@@ -163,7 +166,8 @@ impl StatusSnapshot {
         let own = own.map(|target| {
             format!("target {} catches up, from a slot of its own so that it holds up nobody", target.name)
         });
-        self.not_ready().into_iter().chain(paused).chain(tables).chain(own).collect()
+        let letters = self.targets.iter().filter_map(|target| dead_letters(&target.name, target.dead_letters));
+        self.not_ready().into_iter().chain(paused).chain(tables).chain(own).chain(letters).collect()
     }
 
     /// Whether nobody wants anything from the source.
@@ -257,6 +261,12 @@ impl StatusSnapshot {
     }
 }
 
+/// What dead letters are to an operator; `None` when there are none.
+pub fn dead_letters(target: &str, count: u64) -> Option<String> {
+    let rows = if count == 1 { "1 row is".to_owned() } else { format!("{count} rows are") };
+    (count > 0).then(|| format!("{rows} in walferry.dead_letter of target {target}: \"walferry dead-letter list\""))
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
@@ -310,6 +320,18 @@ mod tests {
         let snapshot = health.snapshot();
         assert!(snapshot.not_ready().is_empty() && snapshot.all_paused());
         assert!(snapshot.problems()[0].starts_with("target staging is paused since 2026-01-31T12:00:00Z; the source"));
+    }
+
+    #[test]
+    fn dead_letters_are_told_of_and_keep_nobody_from_being_ready() {
+        let health = running();
+        health.target("analytics", |target| target.dead_letters = 2);
+        let snapshot = health.snapshot();
+        assert!(snapshot.not_ready().is_empty() && !snapshot.is_halted());
+        let line = "2 rows are in walferry.dead_letter of target analytics: \"walferry dead-letter list\"";
+        assert_eq!((snapshot.problems(), snapshot.line()), (vec![line.to_owned()], line.to_owned()));
+        health.target("analytics", |target| target.dead_letters = 1);
+        assert!(health.snapshot().problems()[0].starts_with("1 row is in"));
     }
 
     #[test]

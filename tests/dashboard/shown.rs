@@ -40,6 +40,8 @@ fn daemon(source: SourceState, slot: SlotState, target: TargetState) -> Vec<Valu
         staging.bulk_fallbacks.increment(u64::from(count));
         staging.retries.increment(u64::from(count));
         staging.conflicts.update_missing.increment(u64::from(count));
+        staging.dead_letters.increment(u64::from(count));
+        staging.dead_letters_waiting.set(number);
         (0..count).for_each(|_| staging.commit_seconds.record(0.003));
         staging.own_slot_retained.set(number);
         orders.copy_rows.set(number);

@@ -72,6 +72,10 @@ mod attaching;
 /// Conflicts: rows that are there already, or missing: mended or halted at, counted, never with a value in the log.
 mod conflicts;
 
+/// Changes that a target does not take, set aside there: all else goes on, and they are applied by command, in their
+/// order, over nothing newer.
+mod dead_letters;
+
 /// Everything the daemon writes in a full life: no secret is in it, and no row's value.
 mod secrets;
 

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde::Serialize;
 
 use crate::admin::{CommandError, servers};
-use crate::apply::progress;
+use crate::apply::{dead_letter, progress};
 use crate::error::{Judged, Verdict, chain};
 use crate::launcher::setup::{Setup, TargetSetup};
 use crate::lsn::Lsn;
@@ -15,6 +15,7 @@ use crate::source::lock::StreamLock;
 use crate::source::slot;
 use crate::sql::Sql;
 use crate::tablesync::{CopyState, state};
+use crate::telemetry::status::dead_letters;
 
 /// See the module.
 #[derive(Debug, Default, Serialize)]
@@ -78,6 +79,8 @@ pub struct TargetReport {
     pub commit_time: Option<String>,
     /// Since when it is paused; `None`: it is not.
     pub paused_at: Option<String>,
+    /// Changes of rows that it did not take and that lie in its `walferry.dead_letter`.
+    pub dead_letters: u64,
     /// Its tables.
     pub tables: Vec<TableReport>,
 }
@@ -117,6 +120,7 @@ impl ServersReport {
         }
         for target in &self.targets {
             problems.extend(target.problem().map(|problem| format!("target {}: {problem}", target.name)));
+            problems.extend(dead_letters(&target.name, target.dead_letters));
         }
         problems
     }
@@ -207,6 +211,7 @@ async fn target(setup: &Setup, target: &TargetSetup) -> Result<TargetReport, Com
         registered: true,
         end_lsn: stored.end_lsn.map(|end| end.to_string()),
         paused_at: stored.paused_at,
+        dead_letters: dead_letter::count(&client, &setup.stream).await.map_err(failed)?,
         commit_time: commit_time(&client, &setup.stream).await.map_err(failed)?,
         tables: tables
             .into_iter()
@@ -273,6 +278,8 @@ mod tests {
         assert_eq!(problem(|target| target.error = Some("gone".to_owned())), ["target one: gone"]);
         let paused = |target: &mut TargetReport| target.paused_at = Some("2026-01-31T12:00:00Z".to_owned());
         assert_eq!(problem(paused), ["target one: is paused since 2026-01-31T12:00:00Z"]);
+        let lettered = ["1 row is in walferry.dead_letter of target one: \"walferry dead-letter list\""];
+        assert_eq!(problem(|target| target.dead_letters = 1), lettered);
         let copying = |target: &mut TargetReport| {
             let table = || TableReport { table: "t".to_owned(), state: "copying", rows: 0, copy_lsn: String::new() };
             target.tables.push(table());

@@ -49,7 +49,7 @@ impl Applier {
         if !at_once {
             flight.control(&IDLE, Step::Control)?;
         }
-        planned.load(&mut flight, self.policy, lsn(parts))?;
+        planned.load(&mut flight, self.policy, &self.lettered, lsn(parts))?;
         if at_once {
             finish(&mut flight, &self.stream, self.stored, batch)?;
         }
@@ -94,7 +94,7 @@ impl Applier {
             begin(&mut flight, &self.stream, self.stored)?;
         }
         flight.control(&SAVEPOINT, Step::Control)?;
-        planned.load(&mut flight, self.policy, position(part))?;
+        planned.load(&mut flight, self.policy, &self.lettered, position(part))?;
         self.open = true;
         let answers = flight.take_off().await?;
         if planned.apart.is_empty() {
@@ -124,7 +124,11 @@ impl Applier {
     async fn apart(&mut self, apart: &[Arc<Part>]) -> Result<Option<Vec<Vec<usize>>>, ApplyError> {
         let mut missing = Vec::with_capacity(apart.len());
         for part in apart {
-            match self.stepwise(part).await {
+            // In exact order it may not be refused.
+            self.may_set_aside = false;
+            let applied = self.stepwise(part).await;
+            self.may_set_aside = true;
+            match applied {
                 Ok(none) => missing.push(none),
                 Err(error) => {
                     if !self.session.is_open() {
@@ -156,6 +160,10 @@ impl Applier {
     }
 
     fn make_ready(&mut self, parts: &[Arc<Part>]) -> Result<Option<Ready>, PgError> {
+        // A row that is missing may wait in a dead letter: that must be noticed.
+        if self.lettered.may_miss(parts, &self.session) {
+            return Ok(None);
+        }
         let Some(planned) = self.plan(parts) else { return Ok(None) };
         // Of a piece COMMIT comes in another flight anyway.
         let afterwards = planned.changes >= MANY || parts.iter().any(|part| !part.is_whole());

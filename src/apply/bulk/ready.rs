@@ -7,9 +7,11 @@ use bytes::Bytes;
 
 use super::encode::{self, OtherFormat};
 use super::{COPY, Planned};
+use crate::apply::dead_letter::Lettered;
 use crate::apply::error::ApplyError;
-use crate::apply::exact::{ConflictPolicy, load};
+use crate::apply::exact::ConflictPolicy;
 use crate::apply::flight::{Flight, Step};
+use crate::apply::load::load;
 use crate::apply::plan::{Action, Group, Stage};
 use crate::apply::session::Session;
 use crate::apply::statement::{Many, Shape, Value};
@@ -99,11 +101,17 @@ impl Ready {
     }
 
     /// Adds it to a flight: its groups are the flight's, in order.
-    pub(super) fn load(&mut self, flight: &mut Flight<'_>, policy: ConflictPolicy, lsn: Lsn) -> Result<(), ApplyError> {
+    pub(super) fn load(
+        &mut self,
+        flight: &mut Flight<'_>,
+        policy: ConflictPolicy,
+        lettered: &Lettered,
+        lsn: Lsn,
+    ) -> Result<(), ApplyError> {
         for (place, step) in self.steps.iter_mut().enumerate() {
             match step {
                 Loaded::Group { table, rows } => load_rows(flight, table, rows, place)?,
-                Loaded::Truncate(at, change) => load(flight, policy, change, *at, lsn)?,
+                Loaded::Truncate(at, change) => load(flight, policy, lettered, change, *at, lsn)?,
             }
         }
         Ok(())

@@ -72,6 +72,8 @@ pub enum Shape {
     /// Sets every column of the row that has the new row's key, if it has the new row's identity columns too: those
     /// that UPDATE cannot set.
     Overwrite,
+    /// The versions of the rows that the row's conditions find, which are locked: see `dead_letter/version.rs`.
+    Versions,
     /// Many rows at once: each parameter is an array, a value for each row. Where it is `guarded`, it raises when it
     /// touches another number of rows than it is to ([`Value::Count`]); else its answer tells how many it touched.
     Many {
@@ -117,6 +119,7 @@ pub fn statement(table: &TargetTable, shape: &Shape) -> Statement {
         Shape::Delete { guarded } => single::delete(table, *guarded),
         Shape::Clear { unique, except, check } => single::clear(table, *unique, *except, *check),
         Shape::Overwrite => single::overwrite(table),
+        Shape::Versions => single::versions(table),
         Shape::Many { many, guarded } => many::statement(table, many, *guarded),
     }
 }

@@ -142,3 +142,17 @@ pub(super) fn overwrite(table: &TargetTable) -> Statement {
     };
     params.into_statement(guarded(&change))
 }
+
+/// Each row's version is who wrote it, in which file of its table it is, and a number made of its text. (A partition's
+/// rows are in the partition's file; `pg_relation_filenode` needs no rights.)
+pub(super) fn versions(table: &TargetTable) -> Statement {
+    let mut params = Params::one();
+    let conditions = Sql::join(&conditions(table, &mut params), " AND ");
+    params.into_statement(Sql::format(
+        "SELECT string_agg(version, ',' ORDER BY version) FROM (
+             SELECT concat_ws(':', t.xmin, pg_relation_filenode(t.tableoid), hashtextextended((t.*)::text, 0))
+                    COLLATE \"C\" AS version
+             FROM {} AS t WHERE {} FOR UPDATE) AS found",
+        &[&table.only(), &conditions],
+    ))
+}

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::info;
 
+use crate::apply::dead_letter::SetAside;
 use crate::apply::error::{ApplyError, ConflictKind};
 use crate::apply::observer::Observer;
 use crate::change::{Part, PgTime};
@@ -42,6 +43,14 @@ impl Observer for TablesBoard {
 
     fn conflict(&self, kind: ConflictKind, table: &TableName, key: &str, lsn: Lsn) {
         self.target.conflict(kind, table, key, lsn);
+    }
+
+    fn dead_letter(&self, letter: &SetAside) {
+        self.target.dead_letter(letter);
+    }
+
+    fn dead_letters(&self, waiting: u64) {
+        self.target.dead_letters(waiting);
     }
 
     fn in_bulk(&self, changes: u64) {

@@ -72,7 +72,14 @@ impl Shared {
         let setup = &self.setup;
         WorkerOptions {
             session: self.session_options(target),
-            to: AppliedTo { stream, policy: setup.conflicts, bulk: setup.bulk, copied: Arc::new(copied), observer },
+            to: AppliedTo {
+                stream,
+                policy: setup.conflicts,
+                on_error: setup.on_error,
+                bulk: setup.bulk,
+                copied: Arc::new(copied),
+                observer,
+            },
             batch_bytes: setup.config.apply.batch_bytes,
             retry_max_interval: setup.retry_max_interval(),
             halted_retry_interval: setup.config.apply.halted_retry_interval,

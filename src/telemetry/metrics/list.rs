@@ -80,6 +80,10 @@ metrics! {
     CONFLICTS: Counter "walferry_target_conflicts_total" None, ["target", "kind"],
         "Rows that were not as the change expects them: insert_exists, insert_ignored, update_exists, update_missing, \
          delete_missing";
+    DEAD_LETTERS: Counter "walferry_target_dead_letters_total" None, ["target"],
+        "Changes of a row that the target did not take and that were set aside in its walferry.dead_letter";
+    DEAD_LETTERS_WAITING: Gauge "walferry_target_dead_letters_waiting" None, ["target"],
+        "Changes that lie in the target's walferry.dead_letter, as last looked";
     BULK_CHANGES: Counter "walferry_target_bulk_changes_total" None, ["target"],
         "Changes that were applied many at once";
     BULK_FALLBACKS: Counter "walferry_target_bulk_fallbacks_total" None, ["target"],
