@@ -43,6 +43,7 @@ use super::pipeline::PipelineOptions;
 use super::setup::TargetSetup;
 use super::side::SidePath;
 use super::target::Shared;
+use crate::apply::dead_letter::OnError;
 use crate::apply::progress::{self, Stream};
 use crate::apply::queue::queue;
 use crate::apply::session::Session;
@@ -331,8 +332,10 @@ impl Bringing {
         session.remember(tables.iter()).await?;
         let observer =
             TablesBoard { target: Arc::clone(&self.board), account: Arc::clone(&account), tables: tables.clone() };
-        let worker_options =
+        let mut worker_options =
             shared.worker_options(target, self.stream(), tables.iter().cloned().collect(), Arc::new(observer));
+        // Dead letters are the stream's.
+        worker_options.to.on_error = OnError::Halt;
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
         let patterns = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
         let from: HashMap<TableName, Lsn> = tables.into_iter().map(|table| (table, stored.lsn())).collect();

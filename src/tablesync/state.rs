@@ -149,6 +149,11 @@ const TAKE: Sql = Sql::new(
      WHERE t.stream = $1 AND (t.schema_name, t.table_name) = (wanted.schema_name, wanted.table_name)",
 );
 
+const SUPERSEDE: Sql = Sql::new(
+    "UPDATE walferry.dead_letter SET superseded_lsn = $2::text::pg_lsn WHERE stream = $1 AND superseded_lsn IS NULL \
+     AND (schema_name, table_name) IN (SELECT * FROM unnest($3::text[], $4::text[]))",
+);
+
 /// Makes `run` the copier of the tables, from the beginning; to be called inside a transaction, which then also
 /// empties what must be emptied. Waits for transactions of an earlier copier. Notes the tables' origins, each beside
 /// its name, and gives their former states; a table without one had never been begun.
@@ -171,6 +176,8 @@ pub async fn take_over(
         }
     }
     client.execute(&TAKE, &[&run.stream, &run.copier, &lsn, &schemas, &names, &origins]).await?;
+    // What they would have changed is in the copy.
+    client.execute(&SUPERSEDE, &[&run.stream, &lsn, &schemas, &names]).await?;
     Ok(former)
 }
 

@@ -47,6 +47,27 @@ async fn a_row_that_was_written_since_is_left_alone_unless_forced() {
     assert!(daemon.terminate(seconds(20)).await.success());
 }
 
+/// A table that is copied again is as the source has it: what was set aside of it before is in the copy.
+#[tokio::test]
+async fn letters_of_a_table_that_was_copied_again_since_are_pointless() {
+    let pair = Pair::start(TABLES).await;
+    let mut daemon = pair.daemon(ON).prepare();
+    daemon.guard();
+    daemon.start();
+    daemon.wait_ready(seconds(30)).await;
+    run(&pair.target, STRICT).await;
+    run(&pair.source, &format!("INSERT INTO t (id, note) VALUES (1, '{LONG}')")).await;
+    wait_letters(&pair.target, 1).await;
+    run(&pair.target, "ALTER TABLE t DROP CONSTRAINT short").await;
+    assert_eq!(daemon.answered(&["table", "resync", "public.t"]).await.0, Some(0));
+    pair.equal(&["t"], seconds(30)).await;
+    daemon.wait_ready(seconds(30)).await;
+    assert!(wait_letters(&pair.target, 1).await[0].ends_with("superseded"));
+    run(&pair.source, "UPDATE t SET note = 'newer'").await;
+    left(&daemon, &[]).await;
+    pair.equal(&["t"], seconds(30)).await;
+}
+
 async fn what_is_gone_stays_gone(bulk: &str) {
     let pair = Pair::start(TABLES).await;
     let mut daemon = pair.daemon(&format!("{ON}\nbulk = \"{bulk}\"")).start();
