@@ -13,7 +13,7 @@
 //!
 //! One direction, one place per step; nothing knows what stands above it. What passes between the stages are the types
 //! of layer 0. All targets share one slot and what reads it, the main lane; one that is away, paused or slow has a lane
-//! of its own until it has caught up (`launcher/lane.rs`).
+//! of its own until it has caught up (`launcher/lane.rs`), and so have tables that come later (`launcher/tables.rs`).
 //!
 //! # Layers
 //!
