@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::letter::{Stored, read};
 use super::version::as_they_were;
-use super::write::{Keyed, versions};
+use super::write::{Keyed, plain, versions};
 use super::{Lettered, OnError, SetAside};
 use crate::apply::bulk::BulkMode;
 use crate::apply::error::{ApplyError, ConflictKind};
@@ -96,7 +96,7 @@ impl Retrier {
                      error = CASE WHEN $2 IS NULL THEN error ELSE $3 END
                  WHERE id = $1",
             );
-            self.applier.session.client.execute(&tried, &[&id, &sqlstate, &why]).await?;
+            self.applier.session.client.execute(&tried, &[&id, &sqlstate, &plain(why)]).await?;
         }
         Ok(outcome)
     }

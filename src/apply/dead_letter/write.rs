@@ -81,6 +81,11 @@ pub(super) fn key_columns(table: &TargetTable) -> Vec<usize> {
     }
 }
 
+/// An error's words, as any database's encoding has them: hidden values are shown as an ellipsis.
+pub(super) fn plain(error: &str) -> String {
+    error.replace('…', "...")
+}
+
 /// What the images of a change come to.
 struct Images {
     key: Option<String>,
@@ -237,7 +242,7 @@ impl Applier {
             text(if is_full { "true" } else { "false" }),
             or_null(images.new),
             or_null(letter.sqlstate.clone()),
-            text(&letter.error),
+            text(&plain(&letter.error)),
             or_null(found),
         ];
         let mut flight = Flight::new(&mut self.session);
