@@ -52,7 +52,8 @@ impl TargetTask {
             }
             error if setup.config.apply.on_error == OnError::QuarantineTable => {
                 let Some(table) = error.refused_table() else { return Err(error.into()) };
-                let (reason, state) = (chain(&error), CopyState::Quarantined);
+                // As any database's encoding has it: hidden values are shown as an ellipsis.
+                let (reason, state) = (chain(&error).replace('…', "..."), CopyState::Quarantined);
                 tablesync::state::stop(&client().await?, &setup.stream, table, state, Some(&reason)).await?;
                 self.shared.board.quarantined(self.target().id, table, &error);
                 Ok(())
