@@ -25,6 +25,7 @@
 //! | `target/promoted.rs` | on with a source that was promoted |
 //! | `account.rs` | one lane's positions: what may be confirmed, who is behind |
 //! | `board.rs` | what all report: metrics, status |
+//! | `board/tables.rs` | what is told of a target's tables |
 //! | `lag.rs` | how far a target is behind (pure) |
 //! | `lane.rs` | a slot and a path for one target |
 //! | `side.rs` | a path beside the main one |

@@ -52,7 +52,8 @@ pub(super) async fn due(shared: &Shared, id: TargetId, away: Instant) {
 fn keeps_too_much(shared: &Shared, id: TargetId) -> bool {
     let source = &shared.setup.config.source;
     let kept = shared.board.kept_by_own_slot(id);
-    source.on_max_retained_wal == OnRetained::DropLane
+    shared.board.is_fed_alone(id)
+        && source.on_max_retained_wal == OnRetained::DropLane
         && source.max_retained_wal > 0
         && kept.is_some_and(|kept| kept > source.max_retained_wal)
 }
@@ -150,9 +151,10 @@ impl TargetTask {
 
     /// Waits until the slot of its own, if it has one, keeps more of the source's WAL than it may.
     pub(super) fn overdue(&self) -> impl Future<Output = ()> + use<> {
-        let (shared, id, has_own) = (Arc::clone(&self.shared), self.target().id, self.own.is_some());
+        let (shared, id) = (Arc::clone(&self.shared), self.target().id);
         async move {
-            while !(has_own && keeps_too_much(&shared, id)) {
+            // It may get one meanwhile.
+            while !keeps_too_much(&shared, id) {
                 sleep(LOOK).await;
             }
         }
