@@ -4,8 +4,8 @@
 //! it, the refused change is dealt with alone, and the next stretch follows: n conflicts cost a few round trips each,
 //! not one per change. What is dealt with: a row that is there already, a unique value that is taken, a row to be
 //! updated that is missing. Under `source_wins` the target is made to agree with the source; what the stream does not
-//! hold (an unchanged TOASTed value of a missing row) cannot be mended and halts. All other refusals halt. What halts can
-//! be set aside instead where it is of one row (`dead_letter/`).
+//! hold (an unchanged TOASTed value of a missing row) cannot be mended and halts. All other refusals halt. What halts
+//! can be set aside instead where it is of one row (`dead_letter/`).
 
 use std::sync::Arc;
 
