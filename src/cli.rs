@@ -175,9 +175,9 @@ pub enum TableCommand {
     ///
     /// As for add, the source's role has to own the publication.
     Remove(OneTable),
-    /// Copy tables again, beside the stream: on the target they are emptied first
+    /// Copy tables again, beside the stream
     ///
-    /// For tables that are quarantined, or differ from the source. Needs http.token_file.
+    /// On the target they are emptied first (see copy.existing_rows). For tables that are quarantined, or differ from the source. Needs http.token_file.
     Resync(SomeTables),
     /// Leave the changes of tables out until told to go on
     ///

@@ -248,9 +248,14 @@ impl Board {
                 Some(hint.clone())
             }
         };
-        self.targets[id.0].metrics.retries.increment(1);
+        self.tries_again(id, message, hint);
+    }
+
+    /// Another attempt at a target, or at some of its tables, will follow on this error.
+    fn tries_again(&self, id: TargetId, message: String, hint: Option<String>) {
         let error = LastError::new(message, hint, SystemTime::now());
-        self.health.target(target, |status| {
+        self.targets[id.0].metrics.retries.increment(1);
+        self.health.target(self.name(id), |status| {
             status.retries += 1;
             status.last_error = Some(error);
         });

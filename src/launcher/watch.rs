@@ -210,6 +210,9 @@ impl Watch {
     fn complain<'a>(&self, slots: impl Iterator<Item = &'a slot::Slot>) {
         let max = self.setup.config.source.max_retained_wal;
         let mut said = self.said.borrow_mut();
+        let slots: Vec<&slot::Slot> = slots.collect();
+        // One that is made again later is another one.
+        said.retain(|name, _| slots.iter().any(|slot| slot.name == *name));
         for found in slots {
             let (slot, kept) = (&found.name, found.retained_bytes.unwrap_or(0));
             let complaint = match (found.is_lost(), max > 0 && kept > max) {

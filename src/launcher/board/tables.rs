@@ -31,12 +31,7 @@ impl Board {
                 Some(hint.clone())
             }
         };
-        self.targets[id.0].metrics.retries.increment(1);
-        let error = LastError::new(message, hint, SystemTime::now());
-        self.health.target(target, |status| {
-            status.retries += 1;
-            status.last_error = Some(error);
-        });
+        self.tries_again(id, message, hint);
     }
 
     /// A table's changes are left out from now on, because the target refuses one of them; the others go on.

@@ -55,7 +55,8 @@ async fn a_target_that_is_cut_off_or_killed_while_its_table_catches_up_gets_each
     execute(&stage.places[0].client, ADDED).await;
     add_on_source(&stage).await;
     let writes = Writes::start(&stage).await;
-    daemon.wait_log("table copied", seconds(60)).await;
+    // Copied, and not taken over yet.
+    daemon.wait_log("table copied target_name=\"t0\" table=public.added", seconds(60)).await;
     for _ in 0..5 {
         proxy.cut();
         tokio::time::sleep(Duration::from_millis(40)).await;
