@@ -177,7 +177,8 @@ pub enum TableCommand {
     Remove(OneTable),
     /// Copy tables again, beside the stream
     ///
-    /// On the target they are emptied first (see copy.existing_rows). For tables that are quarantined, or differ from the source. Needs http.token_file.
+    /// On the target they are emptied first (see copy.existing_rows). For tables that are quarantined, or differ from
+    /// the source. Needs http.token_file.
     Resync(SomeTables),
     /// Leave the changes of tables out until told to go on
     ///
