@@ -250,6 +250,11 @@ impl PgError {
         while let Some(cause) = source {
             if let Some(io) = cause.downcast_ref::<io::Error>() {
                 return match io.kind() {
+                    // postgres-protocol's word for a message whose fields go beyond its end; a connection's end has
+                    // others.
+                    io::ErrorKind::UnexpectedEof if io.to_string() == "unexpected EOF" => {
+                        PgError::protocol(peer, "a message ends too early")
+                    }
                     io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => PgError::protocol(peer, io.to_string()),
                     kind => PgError::io(peer, io::Error::new(kind, io.to_string())),
                 };
