@@ -47,8 +47,8 @@ pub enum ApplyError {
          again"
     )]
     Moved { stream: String, expected: EndLsn, found: String },
-    /// A table that the stream brings and that has not been copied.
-    #[error("{0} was added to the publication and has not been copied yet")]
+    /// A table that the stream brings and that has not been copied: at most another one of its name.
+    #[error("{0} was added to the publication, or made anew, and has not been copied yet")]
     NewTable(TableName),
     /// A table that was copied is not on the target any more.
     #[error("{table} is gone on the target; found at {lsn}")]

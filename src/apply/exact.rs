@@ -7,7 +7,7 @@
 //! A transaction too large for one batch arrives in pieces: the target transaction stays open until its Commit. A
 //! piece runs under a savepoint, so that it can fall back alone: its earlier pieces are no longer in memory.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -28,7 +28,7 @@ use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::binary;
 use crate::postgres::{PgError, ServerError};
-use crate::relation::{Displayed, Relation, ReplicaIdentity, TableName};
+use crate::relation::{Displayed, Relation, RelationId, ReplicaIdentity, TableName};
 use crate::row::{Datum, OldRow, Row};
 use crate::sql::Sql;
 
@@ -52,8 +52,9 @@ pub struct AppliedTo {
     pub on_error: OnError,
     /// When changes are applied in bulk.
     pub bulk: BulkMode,
-    /// The tables that have been copied: others must be copied before their changes can be applied.
-    pub copied: Arc<HashSet<TableName>>,
+    /// The tables that have been copied: others must be copied before their changes can be applied. Each with the
+    /// source's table of which it is a copy, if that was noted: another one of its name is another table.
+    pub copied: Arc<HashMap<TableName, Option<RelationId>>>,
     /// Who is told.
     pub observer: Arc<dyn Observer>,
 }
@@ -78,7 +79,7 @@ pub struct Applier {
     pub(super) bench: Bench,
     /// The next batch, made ready while the last one flew.
     pub(super) ready: Option<Ready>,
-    pub(super) copied: Arc<HashSet<TableName>>,
+    pub(super) copied: Arc<HashMap<TableName, Option<RelationId>>>,
     pub(super) observer: Arc<dyn Observer>,
     /// Where the progress row stands.
     pub(super) stored: EndLsn,
@@ -305,7 +306,8 @@ impl Applier {
                     continue;
                 }
                 last = Some(relation);
-                if !self.copied.contains(&relation.name) {
+                let is_copy_of = |of: &Option<RelationId>| of.is_none_or(|of| of == relation.id);
+                if !self.copied.get(&relation.name).is_some_and(is_copy_of) {
                     return Err(ApplyError::NewTable(relation.name.clone()));
                 }
                 let noted = || unknown.iter().any(|(noted, _)| Arc::ptr_eq(noted, relation));

@@ -23,7 +23,7 @@
 
 mod board;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -53,7 +53,7 @@ use crate::config::Values;
 use crate::error::{Judged, Verdict};
 use crate::lsn::{DurableLsn, EndLsn, Lsn};
 use crate::postgres::Client;
-use crate::relation::TableName;
+use crate::relation::{RelationId, TableName};
 use crate::route::TargetRoute;
 use crate::source::publication::{self, Publication, PublishedTable};
 use crate::source::slot::Snapshot;
@@ -83,6 +83,10 @@ pub struct TableLane {
     not_before: Instant,
     task: AbortOnDropHandle<()>,
 }
+
+/// A copy beside the stream leaves the servers' other processors to it. On two that source and target share, two workers
+/// bring in 2 GB in 7.6 s, for which the other tables lag 25 ms (p99), and one in 9.7 s, for which they lag 11 ms.
+const WORKERS: usize = 1;
 
 /// Tables that are copied, and whose changes are applied.
 #[derive(Clone)]
@@ -191,7 +195,7 @@ struct Bringing {
 
 /// Tables that are copied, as of a snapshot.
 struct Copied {
-    tables: BTreeSet<TableName>,
+    tables: BTreeMap<TableName, RelationId>,
     copier: String,
     position: DurableLsn,
 }
@@ -241,7 +245,7 @@ impl Bringing {
             let snapshot = copy::snapshot(&shared.setup, &source).await?;
             // What came to a table while the snapshot was waited for would be neither in the copy nor in what is
             // applied.
-            if let Some(table) = publication.changed_in(&self.published(&source).await?, &scope.tables) {
+            if let Some(table) = publication.changed_in(&*self.published(&source).await?, &scope.tables) {
                 copy::told_of_change(&target.name, &table.name);
                 continue;
             }
@@ -251,10 +255,14 @@ impl Bringing {
         }
     }
 
-    async fn published(&self, source: &Client) -> Result<Publication, LaunchError> {
+    /// What is published now. Tables that are others than they were are for another lane: whoever has begun this one is
+    /// told.
+    async fn published(&self, source: &Client) -> Result<Arc<Publication>, LaunchError> {
         let name = &self.shared.setup.config.source.publication;
         let publication = publication::read(source, name).await?;
-        Ok(publication.ok_or_else(|| publication::missing(name))?)
+        let publication = Arc::new(publication.ok_or_else(|| publication::missing(name))?);
+        self.shared.tell_published(&publication);
+        Ok(publication)
     }
 
     /// What is to be copied. Tables that cannot be are left out, and told of, unless foreign keys are at work: tables
@@ -267,6 +275,7 @@ impl Bringing {
         let tables: Result<Vec<_>, _> =
             self.tables.iter().map(|table| now(table).ok_or_else(|| changed(table))).collect();
         let mut scope = copy::scope(setup, target, publication, tables?, session.replica_role);
+        scope.settings.workers = WORKERS;
         let findings = copy::obstacles(&session.client, &scope).await?;
         let stopped: BTreeSet<TableName> = findings.iter().map(|finding| finding.table.clone()).collect();
         if stopped.is_empty() {
@@ -293,20 +302,22 @@ impl Bringing {
         let (setup, id) = (&self.shared.setup, self.board.id);
         // Whoever applied through this lane before must be done with it before its tables are emptied.
         let position = progress::register_lane(client, &self.stream(), &setup.stream, snapshot.lsn).await?;
-        let names: Vec<TableName> = scope.tables.iter().map(|table| table.name.clone()).collect();
+        let relation = |table: &PublishedTable| (table.name.clone(), RelationId(table.oid));
+        let mut tables: BTreeMap<TableName, RelationId> = scope.tables.iter().map(relation).collect();
         let job = copy::job(setup, self.target(), scope, publication, snapshot, CopyState::CatchingUp);
         let copier = job.copier.clone();
         let observer = Arc::clone(&self.board) as Arc<dyn tablesync::CopyObserver>;
         let ended = tablesync::copy(job, observer, &self.shared.stop).await;
-        let tables = tablesync::state::copied_by(client, &setup.stream, &copier).await?;
+        let done = tablesync::state::copied_by(client, &setup.stream, &copier).await?;
         if let Err(error) = ended {
-            if tables.is_empty() {
+            if done.is_empty() {
                 return Err(error.into());
             }
-            let failed: Vec<&TableName> = names.iter().filter(|name| !tables.contains(name)).collect();
+            let failed: Vec<&TableName> = tables.keys().filter(|name| !done.contains(name)).collect();
             let verdict = error.verdict();
             self.board.board.tables_failed(id, &failed, &error, &verdict);
         }
+        tables.retain(|name, _| done.contains(name));
         Ok(Copied { tables, copier, position })
     }
 
@@ -329,16 +340,17 @@ impl Bringing {
         let what = "reading the slot of tables that are brought in";
         let mut path = SidePath::start(what, shared, &account, options, Values::Text, Arc::new(Quiet))?;
         let mut session = Session::open(&shared.session_options(target)).await?;
-        session.remember(tables.iter()).await?;
+        session.remember(tables.keys()).await?;
+        let names: BTreeSet<TableName> = tables.keys().cloned().collect();
         let observer =
-            TablesBoard { target: Arc::clone(&self.board), account: Arc::clone(&account), tables: tables.clone() };
-        let mut worker_options =
-            shared.worker_options(target, self.stream(), tables.iter().cloned().collect(), Arc::new(observer));
+            TablesBoard { target: Arc::clone(&self.board), account: Arc::clone(&account), tables: names.clone() };
+        let of = tables.into_iter().map(|(name, relation)| (name, Some(relation))).collect();
+        let mut worker_options = shared.worker_options(target, self.stream(), of, Arc::new(observer));
         // Dead letters are the stream's.
         worker_options.to.on_error = OnError::Halt;
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
         let patterns = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
-        let from: HashMap<TableName, Lsn> = tables.into_iter().map(|table| (table, stored.lsn())).collect();
+        let from: HashMap<TableName, Lsn> = names.into_iter().map(|table| (table, stored.lsn())).collect();
         let route = TargetRoute::new(id, patterns, from).only_copied();
         // Nobody else is fed through this path: nobody waits for this feed, and nothing is refused.
         let (slow, (refused, _refusal)) = (Arc::new(Notify::new()), oneshot::channel());

@@ -38,7 +38,7 @@ use crate::config::OnError;
 use crate::error::{Judged, Verdict};
 use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::binary;
-use crate::relation::TableName;
+use crate::relation::{RelationId, TableName};
 use crate::route::TargetRoute;
 use crate::source::publication::Publication;
 use crate::source::slot::Snapshot;
@@ -102,7 +102,15 @@ struct Attached {
     session: Session,
     stored: EndLsn,
     last: Option<LastCommit>,
-    copied: HashMap<TableName, Lsn>,
+    copied: HashMap<TableName, CopiedTable>,
+}
+
+/// A table that is copied.
+struct CopiedTable {
+    /// Its changes apply from here on.
+    from: Lsn,
+    /// Which of the source's it is, if that was noted.
+    of: Option<RelationId>,
 }
 
 /// The last session found the target to have followed another history. To ask again would make the stream be read
@@ -293,7 +301,9 @@ impl TargetTask {
         let (setup, target) = (Arc::clone(&self.shared.setup), self.target());
         let id = target.id;
         let Attached { session, stored, last, copied } = attached;
-        let options = self.worker_options(copied.keys().cloned().collect());
+        let of = copied.iter().map(|(name, table)| (name.clone(), table.of)).collect();
+        let copied = copied.into_iter().map(|(name, table)| (name, table.from)).collect();
+        let options = self.worker_options(of);
         let tables = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
         self.shared.gauges.set(id, receiver.gauge());
@@ -358,7 +368,7 @@ impl TargetTask {
     }
 
     /// How what comes of these tables is applied.
-    fn worker_options(&self, copied: HashSet<TableName>) -> WorkerOptions {
+    fn worker_options(&self, copied: HashMap<TableName, Option<RelationId>>) -> WorkerOptions {
         let (stream, observer) = (self.shared.facts.stream(&self.shared.setup), Arc::clone(&self.observer));
         let quarantines = self.shared.setup.config.apply.on_error == OnError::QuarantineTable;
         let options = self.shared.worker_options(self.target(), stream, copied, observer as Arc<dyn Observer>);

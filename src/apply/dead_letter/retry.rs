@@ -4,7 +4,7 @@
 //! of the letter, of its row and of its successors stays so. Without `force` a letter is applied only to the row that
 //! it has met; with it, as the stream would apply it under `conflicts = "source_wins"`.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ impl Retrier {
         }
         let applier = &mut self.applier;
         applier.policy = if force { ConflictPolicy::SourceWins } else { ConflictPolicy::Stop };
-        applier.copied = Arc::new(HashSet::from([letter.table.clone()]));
+        applier.copied = Arc::new(HashMap::from([(letter.table.clone(), None)]));
         let (part, before) = (Arc::new(letter.part()), Found::at(&mut applier.session, &letter).await?);
         if !force && !letter.fits(&before) {
             return Ok(newer(&letter, &before));

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::join;
 use tracing::info;
 
-use super::{Attached, Found, Refused, TargetTask};
+use super::{Attached, CopiedTable, Found, Refused, TargetTask};
 use crate::apply::progress::{self, Stored};
 use crate::apply::session::Session;
 use crate::launcher::copy;
@@ -17,7 +17,7 @@ use crate::launcher::error::LaunchError;
 use crate::launcher::follow;
 use crate::launcher::gap::{self, SourceFacts};
 use crate::launcher::wish::Wish;
-use crate::lsn::{DurableLsn, Lsn};
+use crate::lsn::DurableLsn;
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, WireConnection};
 use crate::relation::TableName;
@@ -85,16 +85,9 @@ impl TargetTask {
 
     /// The publication as it is now; everybody is told when it is another than was known.
     fn published(&mut self, now: Option<Publication>) -> Result<Arc<Publication>, LaunchError> {
-        let setup = &self.shared.setup;
-        let now = now.ok_or_else(|| publication::missing(&setup.config.source.publication))?;
+        let now = now.ok_or_else(|| publication::missing(&self.shared.setup.config.source.publication))?;
         let now = Arc::new(now);
-        self.shared.publication.send_if_modified(|known| {
-            let differs = setup.chosen(known) != setup.chosen(&now);
-            if differs {
-                *known = Arc::clone(&now);
-            }
-            differs
-        });
+        self.shared.tell_published(&now);
         self.attached_to = Arc::clone(&now);
         Ok(now)
     }
@@ -256,9 +249,8 @@ impl TargetTask {
         Ok((Some(snapshot), now))
     }
 
-    /// The tables that are copied, each with the position from which its changes apply; and those that are stopped are
-    /// noted.
-    async fn tables(&mut self, client: &Client) -> Result<HashMap<TableName, Lsn>, LaunchError> {
+    /// The tables that are copied; and those that are stopped are noted.
+    async fn tables(&mut self, client: &Client) -> Result<HashMap<TableName, CopiedTable>, LaunchError> {
         let id = self.target().id;
         let states = tablesync::state::load(client, &self.shared.setup.stream).await?;
         let (board, stopped) = (&self.shared.board, states.iter().filter(|table| table.state.is_stopped()));
@@ -278,7 +270,8 @@ impl TargetTask {
             .map(|table| {
                 let (rows, lsn) = (Some(table.rows), Some(table.copy_lsn));
                 self.shared.board.table(id, &table.name, TableState::Ready, rows, lsn);
-                (table.name, table.copy_lsn)
+                let of = table.origin.as_deref().and_then(publication::relation_of);
+                (table.name, CopiedTable { from: table.copy_lsn, of })
             })
             .collect())
     }

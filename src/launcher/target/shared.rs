@@ -1,6 +1,6 @@
 //! What the tasks of all targets share: the configuration, the source as found, and the ways to the others.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -19,7 +19,7 @@ use crate::launcher::place::Places;
 use crate::launcher::setup::{Setup, TargetSetup};
 use crate::launcher::startup::Facts;
 use crate::launcher::wish::Wishes;
-use crate::relation::TableName;
+use crate::relation::{RelationId, TableName};
 use crate::source::publication::Publication;
 
 /// What all targets' tasks share.
@@ -61,12 +61,23 @@ impl Shared {
         }
     }
 
+    /// The publication is this now: if it has other tables than was known, every target attaches again.
+    pub fn tell_published(&self, now: &Arc<Publication>) {
+        self.publication.send_if_modified(|known| {
+            let differs = self.setup.chosen(known) != self.setup.chosen(now);
+            if differs {
+                *known = Arc::clone(now);
+            }
+            differs
+        });
+    }
+
     /// How a worker applies to a target what comes of these tables, by this progress row.
     pub fn worker_options(
         &self,
         target: &TargetSetup,
         stream: Stream,
-        copied: HashSet<TableName>,
+        copied: HashMap<TableName, Option<RelationId>>,
         observer: Arc<dyn Observer>,
     ) -> WorkerOptions {
         let setup = &self.setup;

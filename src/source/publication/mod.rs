@@ -21,7 +21,7 @@ pub use read::{exists, read};
 
 use std::collections::HashMap;
 
-use crate::relation::{ReplicaIdentity, TableName};
+use crate::relation::{RelationId, ReplicaIdentity, TableName};
 use crate::sql::Sql;
 
 /// What a publication publishes.
@@ -146,6 +146,11 @@ pub fn has_stayed(noted: &str, now: &str) -> Result<(), Gap> {
         true => Ok(()),
         false => Err(Gap::TakenOut),
     }
+}
+
+/// The table of the source whose origin was noted so.
+pub fn relation_of(noted: &str) -> Option<RelationId> {
+    noted.split(' ').next()?.parse().ok().map(RelationId)
 }
 
 /// A published column.

@@ -1,6 +1,8 @@
 //! A large table is added under a steady load: the other tables go on meanwhile, and by how much they lag is told.
 //! `WALFERRY_TEST_ADDED_MB` makes the table larger than the few megabytes that it has here.
 
+use tokio_postgres::Client;
+
 use super::{ADDED, Writes, wait_state};
 use crate::support::paced;
 use crate::support::pair::text;
@@ -10,11 +12,20 @@ use crate::support::stage::execute;
 /// Rows of the phase before.
 const BEFORE: i64 = 2_000;
 
+/// Has the server keep so many segments of WAL to write into again, as one that has been at work for a while does. A
+/// server that makes them while it goes (16 MB of zeros each) has every writer wait for each of them, 40 ms here.
+async fn age(server: &Client, segments: u64) {
+    let write = "SELECT pg_logical_emit_message(false, 'age', 'age'), pg_switch_wal() FROM generate_series(1, ";
+    execute(server, &format!("{write}{segments}); CHECKPOINT; CHECKPOINT")).await;
+}
+
 #[tokio::test]
 async fn the_others_go_on_without_a_pause_while_a_large_table_is_brought_in() {
     let megabytes: u64 = std::env::var("WALFERRY_TEST_ADDED_MB").map_or(64, |size| size.parse().unwrap());
-    let stage = Stage::new(1).await;
+    let used = Cluster::builder(default_major()).setting("max_wal_size", "'8GB'").setting("min_wal_size", "'8GB'");
+    let stage = Stage::with_both(used.clone(), used, 1).await;
     paced::create(&stage).await;
+    age(&stage.places[0].client, megabytes / 16 * 5 / 4 + 2).await;
     let rows = "CREATE TABLE filling AS SELECT n AS id, 0::bigint AS n, repeat(md5(n::text), 32) AS note";
     let rows = format!("{rows} FROM generate_series(1, {}) n", megabytes * 1000);
     execute(&stage.on_source, &format!("DROP PUBLICATION walferry; {ADDED}; {rows}")).await;
