@@ -48,11 +48,11 @@ pub(super) async fn active(
     left: &mut Left,
 ) -> Result<(), LaunchError> {
     board.source_state(SourceState::Connecting);
-    let kept = left.held.take().filter(|held| held.is_of(setup));
+    let kept = left.held.take();
     let prepared = async {
         let (client, lock) = match kept {
-            Some(Held { client, lock, .. }) => (client, lock),
-            None => {
+            Some(held) if held.is_of(setup).await => (held.client, held.lock),
+            _ => {
                 let client = Client::connect(&setup.source, &setup.application_name()).await?;
                 let lock = acquire(setup, board, &client, &left.wishes).await?;
                 (client, lock)

@@ -55,7 +55,8 @@ impl Setup {
     /// # Errors
     /// Names the key that cannot be used.
     pub fn new(config: Config) -> Result<Self, LaunchError> {
-        let source = connect("source.url", &config.source.url)?;
+        // It is asked who it is and what is there; what is written there waits for nobody.
+        let source = ConnectOptions { answers_soon: true, ..connect("source.url", &config.source.url)? };
         let tables = patterns("source.tables", config.source.tables.as_deref())?;
         let mut targets = Vec::with_capacity(config.targets.len());
         for (place, target) in config.targets.iter().enumerate() {

@@ -56,9 +56,9 @@ pub struct Held {
 }
 
 impl Held {
-    /// Whether it is still held, and is what this configuration needs.
-    pub fn is_of(&self, setup: &Setup) -> bool {
-        !self.client.is_closed() && self.source == setup.config.source.url
+    /// Whether it is still held, as far as can be found out, and is what this configuration needs.
+    pub async fn is_of(&self, setup: &Setup) -> bool {
+        self.source == setup.config.source.url && self.client.answers_within(PATIENCE).await
     }
 }
 
@@ -119,6 +119,8 @@ impl Watch {
                 match error.as_ref().map(|error| (error, error.verdict())) {
                     None => {}
                     Some((_, Verdict::Halt { .. })) => return error.map_or_else(|| Ok(self.held()), Err),
+                    // What does not answer twice may be half of a connection.
+                    Some((LaunchError::SourceSilent { .. }, _)) if again => self.client.close(),
                     Some((error, Verdict::Retry)) if self.client.is_closed() => self.reconnect(error, stop).await?,
                     Some((error, Verdict::Retry)) if !again => warn!("cannot look at the source: {}", chain(error)),
                     Some(_) => {}

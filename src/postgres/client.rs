@@ -9,19 +9,22 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use postgres_types::ToSql;
 use secrecy::ExposeSecret;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tokio_postgres::config::{ChannelBinding as TokioBinding, Config, SslMode, SslNegotiation};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 use tokio_postgres::{Row, SimpleQueryMessage};
 use tokio_util::sync::CancellationToken;
 
 use super::conninfo::ChannelBinding as WantedBinding;
+use super::presence::Presence;
 use super::transport::{self, Dialect, Link, Opened, Session, Target, authentication, no_password, unbound};
-use super::{ConnectOptions, PgError, session};
+use super::{ConnectOptions, PgError, answer, session};
 use crate::sql::Sql;
 
 /// A connection for catalogue queries, DDL, administration. Its session is pinned (see `session.rs`).
@@ -29,6 +32,8 @@ pub struct Client {
     inner: tokio_postgres::Client,
     server_version: u32,
     peer: Arc<str>,
+    presence: Option<Presence>,
+    answers_soon: bool,
     connection: AbortHandle,
     ended: CancellationToken,
 }
@@ -42,29 +47,30 @@ impl Client {
         transport::connect(options, &ClientDialect { application_name }).await
     }
 
-    /// All rows.
+    /// All rows. Where the server is one that answers soon (`answers_soon`), it has to, here as in all but
+    /// [`Client::batch`].
     pub async fn query(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, PgError> {
-        self.inner.query(sql.as_str(), params).await.map_err(|error| self.error(&error))
+        self.answered(self.inner.query(sql.as_str(), params)).await
     }
 
     /// Exactly one row.
     pub async fn query_one(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Row, PgError> {
-        self.inner.query_one(sql.as_str(), params).await.map_err(|error| self.error(&error))
+        self.answered(self.inner.query_one(sql.as_str(), params)).await
     }
 
     /// At most one row.
     pub async fn query_opt(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, PgError> {
-        self.inner.query_opt(sql.as_str(), params).await.map_err(|error| self.error(&error))
+        self.answered(self.inner.query_opt(sql.as_str(), params)).await
     }
 
     /// Returns the number of rows affected.
     pub async fn execute(&self, sql: &Sql, params: &[&(dyn ToSql + Sync)]) -> Result<u64, PgError> {
-        self.inner.execute(sql.as_str(), params).await.map_err(|error| self.error(&error))
+        self.answered(self.inner.execute(sql.as_str(), params)).await
     }
 
-    /// One or more statements without parameters, by the simple protocol.
+    /// One or more statements without parameters, by the simple protocol. They may take as long as they want.
     pub async fn batch(&self, sql: &Sql) -> Result<(), PgError> {
-        self.inner.batch_execute(sql.as_str()).await.map_err(|error| self.error(&error))
+        self.waited_for(self.inner.batch_execute(sql.as_str())).await
     }
 
     /// `server_version_num`, e.g. 150018.
@@ -74,7 +80,7 @@ impl Client {
 
     /// Whether the connection is gone.
     pub fn is_closed(&self) -> bool {
-        self.inner.is_closed()
+        self.inner.is_closed() || self.ended.is_cancelled()
     }
 
     /// Waits until the connection is gone: closed by the server or the network, as far as that can be seen without
@@ -83,9 +89,55 @@ impl Client {
         self.ended.cancelled().await;
     }
 
+    /// The error of whoever finds it closed.
+    pub fn lost(&self) -> PgError {
+        PgError::io(&self.peer, io::Error::new(io::ErrorKind::ConnectionAborted, "the connection is closed"))
+    }
+
     /// Who is at the other end, for messages: `host:port/dbname`, never a secret.
     pub fn peer(&self) -> &str {
         &self.peer
+    }
+
+    /// Whether the server answers within this time. If not, the connection is closed.
+    pub async fn answers_within(&self, patience: Duration) -> bool {
+        let answers = timeout(patience, self.batch(&Sql::new("SELECT 1"))).await.is_ok_and(|answer| answer.is_ok());
+        if !answers {
+            self.close();
+        }
+        answers
+    }
+
+    /// Closes the connection: what is asked and will be, fails.
+    pub fn close(&self) {
+        self.ended.cancel();
+        self.connection.abort();
+    }
+
+    /// The answer of a server that answers soon, or of another one.
+    async fn answered<T>(&self, asked: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, PgError> {
+        let asked = self.waited_for(asked);
+        if !self.answers_soon {
+            return asked.await;
+        }
+        let answer = answer::answered(&self.peer, asked).await;
+        if matches!(&answer, Err(PgError::Connection { source, .. }) if source.kind() == io::ErrorKind::TimedOut) {
+            self.close();
+        }
+        answer
+    }
+
+    /// The answer, unless the server has ended the session unheard.
+    async fn waited_for<T>(&self, asked: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, PgError> {
+        let Some(presence) = &self.presence else { return asked.await.map_err(|error| self.error(&error)) };
+        tokio::select! {
+            biased;
+            answer = asked => answer.map_err(|error| self.error(&error)),
+            error = presence.ended() => {
+                self.close();
+                Err(error)
+            }
+        }
     }
 
     fn error(&self, error: &tokio_postgres::Error) -> PgError {
@@ -96,7 +148,7 @@ impl Client {
 /// A statement still running at the server would otherwise keep its connection, and its locks, until it ends.
 impl Drop for Client {
     fn drop(&mut self) {
-        self.connection.abort();
+        self.close();
     }
 }
 
@@ -122,14 +174,19 @@ impl Dialect for ClientDialect<'_> {
             drop(connection);
             drop(guard);
         });
-        let client = Client {
+        let mut client = Client {
             inner,
             server_version: version.ok_or_else(|| PgError::protocol(&target.peer, "the server reports no version"))?,
             peer: target.peer.clone(),
+            presence: None,
+            answers_soon: target.options.answers_soon,
             connection: task.abort_handle(),
             ended,
         };
-        client.batch(&session::pin_client(client.server_version)).await?;
+        let pinned = client.inner.simple_query(session::pin_client(client.server_version).as_str()).await;
+        let pinned = pinned.map_err(|error| client.error(&error))?;
+        let process = pinned.iter().rev().find_map(first_value).and_then(|process| process.parse().ok());
+        client.presence = process.map(|process| Presence::new(target, self.application_name, process));
         Ok(client)
     }
 }
@@ -137,10 +194,14 @@ impl Dialect for ClientDialect<'_> {
 impl Session for Client {
     async fn ask(&mut self, sql: &Sql) -> Result<Option<String>, PgError> {
         let answers = self.inner.simple_query(sql.as_str()).await.map_err(|error| self.error(&error))?;
-        Ok(answers.iter().find_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-            _ => None,
-        }))
+        Ok(answers.iter().find_map(first_value).map(str::to_owned))
+    }
+}
+
+fn first_value(answer: &SimpleQueryMessage) -> Option<&str> {
+    match answer {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
     }
 }
 

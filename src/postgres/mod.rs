@@ -16,6 +16,8 @@
 //! | `session.rs` | the settings every session is pinned to, because they decide what text means |
 //! | `wire/` | our own connection: frames without copies, bounded memory, writing and reading at once |
 //! | `client.rs` | tokio-postgres behind [`crate::sql::Sql`], on the same transport |
+//! | `answer.rs` | how long a server may leave unanswered what asks little |
+//! | `presence.rs` | whether the server still has a session that it leaves without an answer |
 //! | `binary.rs` | which types mean the same in binary on every server |
 //! | `catalog.rs` | the catalogue queries both sides share |
 //! | `error.rs` | [`PgError`], [`ServerError`]: what went wrong, without row values or secrets |
@@ -25,11 +27,13 @@
 //! Why two clients: tokio-postgres has no replication protocol, decides itself when to flush, and assembles every
 //! message; for a catalogue query it is just right.
 
+pub(crate) mod answer;
 pub mod binary;
 pub mod catalog;
 pub mod client;
 pub mod conninfo;
 pub mod error;
+mod presence;
 mod redact;
 mod session;
 mod sqlstate;

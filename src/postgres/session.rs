@@ -41,7 +41,8 @@ const COMMON: Sql = Sql::new(
      WHERE pg_catalog.current_setting('synchronous_commit') = 'off'",
 );
 
-/// The statements that pin a session on a server of this `server_version_num`.
+/// The statements that pin a session on a server of this `server_version_num`. The last value that they return is the
+/// server process that serves it.
 pub(crate) fn pin(server_version: u32) -> Sql {
     let mut statements = vec![COMMON];
     if server_version >= 140_000 {
@@ -50,6 +51,7 @@ pub(crate) fn pin(server_version: u32) -> Sql {
     if server_version >= 170_000 {
         statements.push(Sql::new("SET transaction_timeout = 0"));
     }
+    statements.push(Sql::new("SELECT pg_catalog.pg_backend_pid()"));
     Sql::join(&statements, "; ")
 }
 

@@ -37,7 +37,7 @@ pub struct TimelineSwitch {
 
 /// Asks a connection opened for replication who the server is.
 pub async fn identify(conn: &mut WireConnection) -> Result<Identity, SourceError> {
-    let asked = conn.query(&Sql::new("IDENTIFY_SYSTEM")).await;
+    let asked = conn.query_soon(&Sql::new("IDENTIFY_SYSTEM")).await;
     let row = first(asked.map_err(SourceError::during("IDENTIFY_SYSTEM"))?, "IDENTIFY_SYSTEM")?;
     Ok(Identity {
         system_identifier: text(&row, 0, "the system identifier")?,
@@ -58,7 +58,7 @@ pub async fn timeline_history(conn: &mut WireConnection, timeline: u32) -> Resul
     if timeline <= 1 {
         return Ok(Vec::new());
     }
-    let asked = conn.query(&Sql::format("TIMELINE_HISTORY {}", &[&Sql::number(timeline)])).await;
+    let asked = conn.query_soon(&Sql::format("TIMELINE_HISTORY {}", &[&Sql::number(timeline)])).await;
     let rows = asked.map_err(SourceError::during(format!("TIMELINE_HISTORY {timeline}")))?;
     parse_history(&text(&first(rows, "TIMELINE_HISTORY")?, 1, "the timeline's history")?)
 }

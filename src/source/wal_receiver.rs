@@ -351,7 +351,7 @@ fn start_sql(options: &StartOptions) -> Result<Sql, SourceError> {
 /// The server's patience with this session; `None` when it has no limit.
 async fn wal_sender_timeout(conn: &mut WireConnection) -> Result<Option<Duration>, SourceError> {
     let sql = Sql::new("SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'");
-    let rows = conn.query(&sql).await.map_err(SourceError::during("reading wal_sender_timeout"))?;
+    let rows = conn.query_soon(&sql).await.map_err(SourceError::during("reading wal_sender_timeout"))?;
     // In its unit, milliseconds, whatever way it was written.
     let milliseconds: u64 = parsed(&first(rows, "pg_settings")?, 0, "wal_sender_timeout")?;
     Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))

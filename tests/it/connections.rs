@@ -48,6 +48,7 @@ fn options(cluster: &Cluster) -> ConnectOptions {
         tcp_user_timeout: Some(Duration::from_secs(30)),
         application_name: None,
         options: None,
+        answers_soon: false,
         renewal: None,
     }
 }

@@ -161,3 +161,24 @@ async fn a_halted_daemons_way_out_may_be_its_configuration() {
     reload(&mut daemon).await;
     daemon.wait_ready(seconds(60)).await;
 }
+
+#[tokio::test]
+async fn a_reload_while_the_ways_to_the_source_are_half_open_is_gone_through() {
+    let stage = Stage::new(1).await;
+    let source = Proxy::to(&stage.source).await;
+    let urls = [stage.places[0].db.url.clone()];
+    let url = format!("{}?connect_timeout=2", source.url(&stage.from.name));
+    let mut daemon = stage.daemon_via(&url, &urls).apply("drain_timeout", "\"2s\"").start();
+    daemon.wait_ready(seconds(60)).await;
+    stage.assert_follows(0, 1).await;
+    // What is open stays as it is, the connection that holds the stream's lock too; new ones pass.
+    source.set(Mode::HalfOpen);
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'walferry/%'";
+    let gone = async || (text(&stage.on_source, sessions).await.as_deref() == Some("0")).then_some(());
+    wait_for("the source to drop the sessions", seconds(20), gone).await;
+    source.set(Mode::Pass);
+    daemon.reconfigure("drain_timeout = \"2s\"", "drain_timeout = \"3s\"");
+    reload(&mut daemon).await;
+    stage.assert_follows(0, 2).await;
+    stage.assert_in_step(&daemon).await;
+}

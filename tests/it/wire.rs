@@ -40,6 +40,7 @@ fn options(cluster: &Cluster) -> ConnectOptions {
         tcp_user_timeout: None,
         application_name: None,
         options: None,
+        answers_soon: false,
         renewal: None,
     }
 }
@@ -312,4 +313,46 @@ async fn a_value_that_does_not_fit_is_refused_by_its_type_and_not_by_itself() {
         }
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_session_that_the_server_has_ended_unheard_is_not_waited_for_and_a_long_statement_is() {
+    let cluster = Cluster::start(default_major()).await;
+    let proxy = Proxy::to(&cluster).await;
+    let through = |port| {
+        let mut options = options(&cluster);
+        options.hosts[0].address = HostAddress::Tcp { name: "127.0.0.1".into(), hostaddr: None };
+        options.hosts[0].port = port;
+        options
+    };
+    let mut wire =
+        WireConnection::connect(&through(proxy.port), "walferry/cut", Purpose::Ordinary).await.expect("it is there");
+    let client = Client::connect(&through(proxy.port), "walferry/cut").await.expect("it is there");
+    let mut patient =
+        WireConnection::connect(&through(cluster.port), "walferry/test", Purpose::Ordinary).await.expect("it is there");
+    let admin = cluster.connect("postgres").await;
+    let (for_ever, long) = (Sql::new("SELECT pg_catalog.pg_sleep(600)"), Sql::new("SELECT pg_catalog.pg_sleep(12)"));
+    let cut = async {
+        let sleeping = "FROM pg_stat_activity WHERE application_name = 'walferry/cut' AND query LIKE '%pg_sleep(600)'";
+        let both = async || {
+            let count: i64 = admin.query_one(&format!("SELECT count(*) {sleeping}"), &[]).await.unwrap().get(0);
+            (count == 2).then_some(())
+        };
+        wait_for("both statements to run", seconds(20), both).await;
+        proxy.set(Mode::HalfOpen);
+        // Cut off, a server process ends at the latest when it has an answer.
+        let ended = format!("SELECT count(pg_terminate_backend(pid)) {sleeping}");
+        let gone = async || (admin.query_one(&ended, &[]).await.unwrap().get::<_, i64>(0) == 0).then_some(());
+        wait_for("their processes to end", seconds(20), gone).await;
+        proxy.set(Mode::Pass);
+    };
+    let waiting =
+        async { tokio::join!(wire.query(&for_ever), client.query(&for_ever, &[]), patient.query(&long), cut) };
+    let (wire, asked, long, ()) = within("the ends of both", seconds(40), waiting).await;
+    for error in [wire.unwrap_err(), asked.unwrap_err()] {
+        assert!(matches!(error, PgError::Connection { .. }), "{error:?}");
+        let said = walferry::error::chain(&error);
+        assert!(said.contains("has ended the session"), "{said}");
+    }
+    assert!(client.is_closed() && long.is_ok());
 }

@@ -37,6 +37,9 @@ pub struct ConnectOptions {
     pub application_name: Option<String>,
     /// Command line options for the server (`options=-c geqo=off`, Neon's `endpoint=...`).
     pub options: Option<String>,
+    /// Whether a [`Client`](crate::postgres::Client)'s queries are of no other kind than is answered soon, so that one
+    /// without an answer is given up. Not of a server whose commits may wait: for its disk, or for a standby.
+    pub answers_soon: bool,
     /// Whence they are resolved anew for every connection, if they are ([`Self::renewing`]).
     pub renewal: Option<Renewal>,
 }

@@ -55,6 +55,7 @@ impl ConnectOptions {
         };
         let mut renewed = Self::parse(text.expose_secret()).map_err(|error| failed(&error))?;
         renewed.renewal = Some(renewal.clone());
+        renewed.answers_soon = self.answers_soon;
         // One record of what was seen, whichever connection sees it.
         renewed.tls.certificates = self.tls.certificates.clone();
         Ok(Some(renewed))

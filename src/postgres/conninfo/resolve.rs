@@ -60,6 +60,7 @@ fn options(settings: &Settings, environment: &Environment) -> Result<ConnectOpti
         tcp_user_timeout: tcp_user_timeout(settings)?,
         application_name: owned("application_name").or_else(|| owned("fallback_application_name")),
         options: owned("options"),
+        answers_soon: false,
         renewal: None,
         password: settings.text("password").map(Into::into),
         hosts,

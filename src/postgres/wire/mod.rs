@@ -33,8 +33,9 @@ pub use self::copy::Answer;
 pub use self::exchange::Progress;
 pub use self::reader::WireReader;
 pub use self::writer::WireWriter;
+use super::presence::Presence;
 use super::transport::{self, Address, Dialect, Opened, Reach, Session, Target};
-use super::{ConnectOptions, PgError, session};
+use super::{ConnectOptions, PgError, answer, session};
 use crate::sql::Sql;
 
 /// What the connection is for: decides the startup parameters.
@@ -92,6 +93,7 @@ pub struct WireConnection {
     peer: Arc<str>,
     canceller: Canceller,
     reach: Reach,
+    direct: bool,
     running: Running,
 }
 
@@ -118,7 +120,8 @@ impl WireConnection {
     pub fn over(reader: WireReader, writer: WireWriter, server_version: u32, options: ConnectOptions) -> Self {
         let peer: Arc<str> = reader.peer().into();
         let canceller = Canceller::new(options, Address::Unix("/nowhere".into()), None, peer.clone());
-        Self { reader, writer, server_version, peer, canceller, reach: Reach::Socket, running: Running::Nothing }
+        let (reach, running) = (Reach::Socket, Running::Nothing);
+        Self { reader, writer, server_version, peer, canceller, reach, direct: true, running }
     }
 
     /// `server_version_num`.
@@ -139,6 +142,11 @@ impl WireConnection {
     /// The server process that was promised at the start. Not the one that serves where a pooler stands in between.
     pub fn process_id(&self) -> Option<i32> {
         self.canceller.process_id()
+    }
+
+    /// Whether it leads to the server itself: not to a pooler.
+    pub fn is_direct(&self) -> bool {
+        self.direct
     }
 
     /// What can ask the server to stop this connection's statement while it runs.
@@ -168,6 +176,13 @@ impl WireConnection {
                 _ => return Err(self.reader.unexpected(&frame, "a simple query")),
             }
         }
+    }
+
+    /// As [`WireConnection::query`], for what is answered soon: see `answer.rs`. After no answer the connection is of
+    /// no use any more.
+    pub async fn query_soon(&mut self, sql: &Sql) -> Result<Vec<TextRow>, PgError> {
+        let peer = Arc::clone(&self.peer);
+        answer::answered(&peer, self.query(sql)).await
     }
 
     /// Sends a statement that answers CopyBothResponse (START_REPLICATION). From then on frames are the caller's.
@@ -268,9 +283,17 @@ impl Dialect for WireDialect<'_> {
         let canceller = Canceller::new(target.options.clone(), opened.address, key, peer.clone());
         let reported = reader.parameter("server_version").and_then(session::version_number);
         let server_version = reported.ok_or_else(|| reader.violation("the server reports no version"))?;
+        let running = Running::Nothing;
         let mut connection =
-            WireConnection { reader, writer, server_version, peer, canceller, reach, running: Running::Nothing };
-        connection.query(&session::pin(server_version)).await?;
+            WireConnection { direct: false, reader, writer, server_version, peer, canceller, reach, running };
+        let pinned = connection.query(&session::pin(server_version)).await?;
+        let process = pinned.into_iter().flatten().flatten().last().and_then(|process| process.parse().ok());
+        // A pooler promises a process of its own making.
+        let process = process.filter(|_| connection.process_id() == process);
+        connection.direct = process.is_some();
+        if let Some(process) = process.filter(|_| purpose == Purpose::Ordinary && reach != Reach::Socket) {
+            connection.reader.attend(Presence::new(target, name, process));
+        }
         Ok(connection)
     }
 }

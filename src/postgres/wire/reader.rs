@@ -12,6 +12,7 @@ use postgres_protocol::message::backend;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::Frame;
+use crate::postgres::presence::Presence;
 use crate::postgres::transport::LinkReader;
 use crate::postgres::{PgError, ServerError};
 
@@ -46,6 +47,7 @@ pub struct WireReader {
     copy_left: usize,
     parameters: HashMap<String, String>,
     peer: Arc<str>,
+    presence: Option<Presence>,
 }
 
 /// What COPY TO STDOUT brings.
@@ -64,7 +66,12 @@ impl WireReader {
 
     pub(super) fn over(io: LinkReader, peer: Arc<str>) -> Self {
         let parameters = HashMap::new();
-        Self { io, buffer: BytesMut::new(), frame_limit: FRAME_LIMIT, copy_left: 0, parameters, peer }
+        Self { io, buffer: BytesMut::new(), frame_limit: FRAME_LIMIT, copy_left: 0, parameters, peer, presence: None }
+    }
+
+    /// What is waited for long, is not waited for once the server has no such session any more.
+    pub(super) fn attend(&mut self, presence: Presence) {
+        self.presence = Some(presence);
     }
 
     /// The largest frame accepted, in bytes with its header; a larger one is an error before memory is taken for it.
@@ -257,7 +264,16 @@ impl WireReader {
     /// One read. `wanted` is the total length of the frame the buffer starts with, 0 when unknown or of no interest.
     async fn fill(&mut self, wanted: usize) -> Result<(), PgError> {
         self.make_room(wanted);
-        let count = self.io.read_buf(&mut self.buffer).await.map_err(|error| PgError::io(&self.peer, error))?;
+        let read = self.io.read_buf(&mut self.buffer);
+        let count = match &self.presence {
+            None => read.await,
+            Some(presence) => tokio::select! {
+                biased;
+                count = read => count,
+                error = presence.ended() => return Err(error),
+            },
+        };
+        let count = count.map_err(|error| PgError::io(&self.peer, error))?;
         if count == 0 {
             let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection");
             return Err(PgError::io(&self.peer, closed));

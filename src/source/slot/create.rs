@@ -158,6 +158,10 @@ pub async fn create(
                         answer = &mut asked => break answer,
                         () = remind(catalogue, slot) => {}
                     }
+                    if catalogue.is_closed() {
+                        let doing = format!("creating replication slot \"{slot}\"");
+                        return Err(SourceError::during(doing)(catalogue.lost()));
+                    }
                 }
             }
         }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
-use super::cluster_builder::{Builder, as_server_user, copy_data, write_as_server};
+use super::cluster_builder::{Builder, as_server_user_on, copy_data, write_as_server};
+use super::disk::Disk;
 use super::guard::Guard;
 use super::process::{self, signal};
 use super::wait::{PAUSE, seconds, wait_for};
@@ -21,6 +22,8 @@ pub struct Cluster {
     pub major: u32,
     /// The TCP port on 127.0.0.1; it stays the same over restarts.
     pub port: u16,
+    /// See [`Builder::own_disk`].
+    pub disk: Option<Disk>,
     bin: PathBuf,
     running: Option<Running>,
     dir: TempDir,
@@ -61,7 +64,7 @@ impl Cluster {
     }
 
     pub(super) fn new(dir: TempDir, major: u32, bin: PathBuf) -> Self {
-        Self { major, port: 0, bin, running: None, dir, databases: AtomicU32::new(0) }
+        Self { major, port: 0, disk: None, bin, running: None, dir, databases: AtomicU32::new(0) }
     }
 
     /// The directory of the Unix socket.
@@ -249,7 +252,7 @@ impl Cluster {
         let _ = std::fs::remove_file(&pid_file);
         let child = {
             use std::os::unix::process::CommandExt;
-            as_server_user(&self.bin.join("postgres"))
+            as_server_user_on(self.disk.as_ref(), &self.bin.join("postgres"))
                 .arg("-D")
                 .arg(self.data_dir())
                 .stdin(Stdio::null())

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use super::cluster::Cluster;
+use super::disk::Disk;
 use super::versions;
 
 /// What a server shall be like. The defaults: logical decoding on, no fsync, everybody trusted.
@@ -19,6 +20,7 @@ pub struct Builder {
     pub(super) settings: Vec<(String, String)>,
     hba: Vec<String>,
     files: Vec<(String, String)>,
+    own_disk: Option<(&'static str, u32)>,
 }
 
 /// Fast where durability across a power failure is not the subject; each of these leaves the behaviour that tests look
@@ -51,6 +53,7 @@ impl Builder {
             settings,
             hba: vec!["host all all all trust".into(), "host replication all all trust".into()],
             files: vec![],
+            own_disk: None,
         }
     }
 
@@ -72,6 +75,13 @@ impl Builder {
         self
     }
 
+    /// A disk of its own, of so many megabytes, for a part of the data directory: `base` for the databases,
+    /// `pg_replslot` for slots and what logical decoding spills. It lasts as long as the [`Cluster`]. Needs root.
+    pub fn own_disk(mut self, part: &'static str, megabytes: u32) -> Self {
+        self.own_disk = Some((part, megabytes));
+        self
+    }
+
     /// Makes the server and starts it.
     pub async fn start(self) -> Cluster {
         let template = template(self.major, next_identity());
@@ -85,6 +95,7 @@ impl Builder {
         versions::give_to_server_user(dir.path());
         copy_data(data, &dir.path().join("data"));
         let mut cluster = Cluster::new(dir, self.major, versions::bin(self.major).expect("no such server here"));
+        cluster.disk = self.own_disk.map(|(part, megabytes)| Disk::mount(&cluster.data_dir().join(part), megabytes));
         // Another process may take the port between the look and the start: then take another.
         for attempt in 1.. {
             cluster.port = free_port();
@@ -128,11 +139,16 @@ pub fn next_identity() -> u32 {
 
 /// A command that runs as the user servers run as. It replaces itself: the child's process id is the server's.
 pub(super) fn as_server_user(program: &Path) -> Command {
+    as_server_user_on(None, program)
+}
+
+/// The same, with a disk of its own in sight.
+pub(super) fn as_server_user_on(disk: Option<&Disk>, program: &Path) -> Command {
     if !versions::is_root() {
         return Command::new(program);
     }
     let (name, ..) = versions::server_user();
-    let mut command = Command::new("setpriv");
+    let mut command = disk.map_or_else(|| Command::new("setpriv"), |disk| disk.seeing("setpriv"));
     command.args([&format!("--reuid={name}"), &format!("--regid={name}"), "--clear-groups", "--"]).arg(program);
     command.current_dir("/");
     command

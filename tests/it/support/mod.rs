@@ -12,6 +12,7 @@ pub mod cluster_builder;
 pub mod daemon;
 pub mod daemon_builder;
 pub mod diff;
+pub mod disk;
 pub mod followed;
 pub mod guard;
 pub mod modes;

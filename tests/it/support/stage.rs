@@ -64,7 +64,12 @@ impl Stage {
 
     /// As [`Stage::new`], with settings for the source.
     pub async fn with(source: ClusterBuilder, targets: usize) -> Self {
-        let stage = Self::empty(source, targets).await;
+        Self::with_both(source, Cluster::builder(default_major()), targets).await
+    }
+
+    /// As [`Stage::new`], with settings for the source and for the targets.
+    pub async fn with_both(source: ClusterBuilder, target: ClusterBuilder, targets: usize) -> Self {
+        let stage = Self::empty_with(source, target, targets).await;
         workload::create(&stage.on_source).await;
         workload::fill(&stage.on_source).await;
         for (number, place) in stage.places.iter().enumerate() {
@@ -79,13 +84,17 @@ impl Stage {
 
     /// Without tables; everything on the source is published.
     pub async fn empty(source: ClusterBuilder, targets: usize) -> Self {
+        Self::empty_with(source, Cluster::builder(default_major()), targets).await
+    }
+
+    async fn empty_with(source: ClusterBuilder, target: ClusterBuilder, targets: usize) -> Self {
         let source = source.start().await;
         let from = source.create_database().await;
         let on_source = source.connect(&from.name).await;
         execute(&on_source, "CREATE PUBLICATION walferry FOR ALL TABLES").await;
         let mut places = Vec::new();
         for number in 0..targets {
-            let cluster = Cluster::start(default_major()).await;
+            let cluster = target.clone().start().await;
             let mut db = cluster.create_database().await;
             let client = cluster.connect(&db.name).await;
             if number == 1 {
@@ -284,8 +293,9 @@ impl Load {
     }
 }
 
-/// The session is lost, or the server says why it ends it (57P: shutdown, crash, starting up). A deadlock (40P01) is
-/// the writers' own doing: what was rolled back is not missed.
+/// The session is lost, or the server says why it ends it (57P: shutdown, crash, starting up), or what it does (57014).
+/// A deadlock (40P01) is the writers' own doing: what was rolled back is not missed.
 fn is_loss(error: &tokio_postgres::Error) -> bool {
-    error.is_closed() || error.code().is_none_or(|code| code.code().starts_with("57P") || code.code() == "40P01")
+    let passes = |code: &str| code.starts_with("57P") || code == "40P01" || code == "57014";
+    error.is_closed() || error.code().is_none_or(|code| passes(code.code()))
 }
