@@ -19,7 +19,7 @@ async fn own_slots(stage: &Stage) -> Vec<String> {
     names.split_whitespace().map(str::to_owned).collect()
 }
 
-async fn wait_own_slots(stage: &Stage, count: usize) {
+pub(crate) async fn wait_own_slots(stage: &Stage, count: usize) {
     let there = async || (own_slots(stage).await.len() == count).then_some(());
     wait_for(&format!("{count} slots of single targets"), seconds(60), there).await;
 }

@@ -66,6 +66,9 @@ mod check;
 /// Servers and networks that fail in every way: the daemon recovers by itself, and one target is no matter to another.
 mod outages;
 
+/// Every fault of every part at every moment, as a table; faults and operations at random, for as long as is wanted.
+mod faults;
+
 /// Targets that come while the stream runs; a target that is the source; a source that turns the daemon away.
 mod attaching;
 
