@@ -84,8 +84,8 @@ pub struct TableLane {
     task: AbortOnDropHandle<()>,
 }
 
-/// A copy beside the stream leaves the servers' other processors to it. On two that source and target share, two workers
-/// bring in 2 GB in 7.6 s, for which the other tables lag 25 ms (p99), and one in 9.7 s, for which they lag 11 ms.
+/// A copy beside the stream leaves the servers' other processors to it. On two that source and target share, two
+/// workers bring in 2 GB in 7.6 s, for which the other tables lag 25 ms (p99), and one in 9.7 s, for which they lag 11.
 const WORKERS: usize = 1;
 
 /// Tables that are copied, and whose changes are applied.

@@ -82,7 +82,7 @@ impl Cell {
     /// Goes through it; panics unless the databases are equal in the end, with nothing lost, doubled or left behind.
     pub async fn run(self) -> Outcome {
         let full = |part| self.fault == Fault::DiskFull && self.part == part;
-        let mut scene = Scene::new(full, |daemon| daemon).await;
+        let mut scene = Scene::new(full).await;
         let load = self.reach(&mut scene).await;
         let heard = scene.daemon.log().len();
         let held = scene.harm(self.part, self.fault).await;
@@ -98,6 +98,8 @@ impl Cell {
             wait_row(&place.client, 101, 60).await;
         }
         let recovered = mended.elapsed();
+        // Where nothing is written, to join the others again takes some heartbeats.
+        wait_own_slots(&scene.stage, 0).await;
         load.stop().await;
         self.prove(&mut scene).await;
         let equal = mended.elapsed();

@@ -10,7 +10,6 @@ use tokio_postgres::{Client, NoTls};
 
 use super::fault::{Fault, Part};
 use crate::support::cluster_builder::Builder as ClusterBuilder;
-use crate::support::daemon_builder::Builder as DaemonBuilder;
 use crate::support::pair::text;
 use crate::support::prelude::*;
 use crate::support::stage::{PLAIN, execute};
@@ -49,9 +48,8 @@ impl Held {
 }
 
 impl Scene {
-    /// All but the daemon is started; it is told what `tell` says. Which disks are full in the course of it, is to be
-    /// known before.
-    pub async fn new(full: impl Fn(Part) -> bool, tell: impl FnOnce(DaemonBuilder) -> DaemonBuilder) -> Self {
+    /// All but the daemon is started. Whose disk will be full in the course of it, is to be known before.
+    pub async fn new(full: impl Fn(Part) -> bool) -> Self {
         let server = |part: &'static str, is_full: bool| {
             let server = Cluster::builder(default_major()).setting("max_connections", &MAX_CONNECTIONS.to_string());
             if is_full { server.own_disk(part, DISK_MB) } else { server }
@@ -70,7 +68,7 @@ impl Scene {
         let urls = [of_target(0), of_target(1).replace("postgres@", &format!("{PLAIN}@"))];
         let daemon = stage.daemon_via(&impatient(to_source.url(&stage.from.name)), &urls);
         let daemon = daemon.apply("isolate_after", "\"1s\"").apply("statement_timeout", "\"2s\"");
-        let daemon = tell(daemon.apply("drain_timeout", "\"5s\"")).prepare();
+        let daemon = daemon.apply("drain_timeout", "\"5s\"").prepare();
         Self { stage, to_source, to_targets, daemon }
     }
 

@@ -33,7 +33,7 @@ struct Soak {
 
 impl Soak {
     async fn start(seed: u64) -> Self {
-        let mut scene = Scene::new(|part| is_root() && part != Part::Daemon, |daemon| daemon).await;
+        let mut scene = Scene::new(|part| is_root() && part != Part::Daemon).await;
         scene.daemon.guard();
         scene.daemon.start();
         scene.daemon.wait_ready(seconds(60)).await;
