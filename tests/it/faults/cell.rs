@@ -13,6 +13,9 @@ use crate::support::stage::{execute, is_there, wait_row};
 /// Between two transactions of a writer.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// What a disk holds that is to be full.
+const DISK_MB: u32 = 160;
+
 /// What the daemon does at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -82,7 +85,7 @@ impl Cell {
     /// Goes through it; panics unless the databases are equal in the end, with nothing lost, doubled or left behind.
     pub async fn run(self) -> Outcome {
         let full = |part| self.fault == Fault::DiskFull && self.part == part;
-        let mut scene = Scene::new(full).await;
+        let mut scene = Scene::new(full, DISK_MB).await;
         let load = self.reach(&mut scene).await;
         let heard = scene.daemon.log().len();
         let held = scene.harm(self.part, self.fault).await;

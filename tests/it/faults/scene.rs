@@ -17,9 +17,6 @@ use crate::support::stage::{PLAIN, execute};
 /// Small enough to run out of them soon; a part of them is the superuser's.
 const MAX_CONNECTIONS: usize = 30;
 
-/// What the disks of their own hold.
-const DISK_MB: u32 = 160;
-
 /// The daemon's sessions on a server.
 const SESSIONS: &str = "FROM pg_stat_activity WHERE application_name LIKE 'walferry%'";
 
@@ -48,11 +45,12 @@ impl Held {
 }
 
 impl Scene {
-    /// All but the daemon is started. Whose disk will be full in the course of it, is to be known before.
-    pub async fn new(full: impl Fn(Part) -> bool) -> Self {
+    /// All but the daemon is started. Whose disk will be full in the course of it, is to be known before, and how many
+    /// megabytes it has.
+    pub async fn new(full: impl Fn(Part) -> bool, megabytes: u32) -> Self {
         let server = |part: &'static str, is_full: bool| {
             let server = Cluster::builder(default_major()).setting("max_connections", &MAX_CONNECTIONS.to_string());
-            if is_full { server.own_disk(part, DISK_MB) } else { server }
+            if is_full { server.own_disk(part, megabytes) } else { server }
         };
         // What decoding cannot keep in so little memory, it writes to its disk.
         let source: ClusterBuilder = server("pg_replslot", full(Part::Source))

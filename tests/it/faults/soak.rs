@@ -32,8 +32,10 @@ struct Soak {
 }
 
 impl Soak {
-    async fn start(seed: u64) -> Self {
-        let mut scene = Scene::new(|part| is_root() && part != Part::Daemon).await;
+    async fn start(seed: u64, minutes: Option<u64>) -> Self {
+        // What is written in an hour needs more room than a fault needs.
+        let megabytes = 160 + 20 * u32::try_from(minutes.unwrap_or(0)).expect("not for ever");
+        let mut scene = Scene::new(|part| is_root() && part != Part::Daemon, megabytes).await;
         scene.daemon.guard();
         scene.daemon.start();
         scene.daemon.wait_ready(seconds(60)).await;
@@ -98,7 +100,7 @@ async fn and_operations_at_random_leave_everything_equal_and_nothing_behind() {
     let minutes = number("WALFERRY_TEST_SOAK_MINUTES");
     let begun = Instant::now();
     let past = |part: u64| minutes.is_none_or(|all| begun.elapsed() > Duration::from_secs(all * 60 / part));
-    let mut soak = Soak::start(number("WALFERRY_TEST_SEED").unwrap_or(1)).await;
+    let mut soak = Soak::start(number("WALFERRY_TEST_SEED").unwrap_or(1), minutes).await;
     let (mut transactions, mut round, mut first) = (0, 0, None::<Holding>);
     loop {
         let load = Load::start(&soak.scene.stage, 2 * round..2 * round + 2, PAUSE).await;
