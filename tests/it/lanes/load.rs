@@ -6,12 +6,14 @@ use crate::support::pair::text;
 use crate::support::prelude::*;
 use crate::support::proxy::{Mode, Proxy};
 
-/// Rows of one phase.
-const ROWS: i64 = 1_000;
+/// Rows of one phase: 200 are written in a second. `WALFERRY_TEST_PACED_ROWS` makes them more.
+fn rows() -> i64 {
+    std::env::var("WALFERRY_TEST_PACED_ROWS").map_or(1_000, |rows| rows.parse().expect("a number"))
+}
 
 /// Commits the rows of a phase, waits until the last two targets have them, and gives the worse of their lags.
 async fn paced(stage: &Stage, first: i64) -> f64 {
-    let end = paced::write(stage, first, ROWS, async || false).await;
+    let end = paced::write(stage, first, rows(), async || false).await;
     paced::p99(stage, 2, first..end).await.max(paced::p99(stage, 3, first..end).await)
 }
 
@@ -31,12 +33,12 @@ async fn of_four_targets_one_is_down_and_one_slow_and_the_others_lag_no_more_tha
     slow.set(Mode::Throttle(10_000));
     stage.places[0].cluster.kill9().await;
     let begin = stage.current().await;
-    let meanwhile = paced(&stage, ROWS).await;
+    let meanwhile = paced(&stage, rows()).await;
     wait_own_slots(&stage, 2).await;
     // A loaded machine measures its own noise: what is so for good is so each time.
     let (mut phases, mut again) = (2, f64::MAX);
     while phases < 5 && again >= paced::limit(before) {
-        again = again.min(paced(&stage, phases * ROWS).await);
+        again = again.min(paced(&stage, phases * rows()).await);
         phases += 1;
     }
     let confirmed = stage.confirmed("walferry").await;
@@ -56,6 +58,6 @@ async fn of_four_targets_one_is_down_and_one_slow_and_the_others_lag_no_more_tha
     in_step(&stage, &mut daemon).await;
     for place in &stage.places {
         let rows = text(&place.client, "SELECT count(*) FROM paced").await;
-        assert_eq!(rows, Some((phases * ROWS).to_string()));
+        assert_eq!(rows, Some((phases * rows()).to_string()));
     }
 }
