@@ -7,13 +7,13 @@ use crate::support::prelude::*;
 use crate::support::proxy::{Mode, Proxy};
 
 /// Rows of one phase: 200 are written in a second. `WALFERRY_TEST_PACED_ROWS` makes them more.
-fn rows() -> i64 {
+fn rows_of_a_phase() -> i64 {
     std::env::var("WALFERRY_TEST_PACED_ROWS").map_or(1_000, |rows| rows.parse().expect("a number"))
 }
 
 /// Commits the rows of a phase, waits until the last two targets have them, and gives the worse of their lags.
 async fn paced(stage: &Stage, first: i64) -> f64 {
-    let end = paced::write(stage, first, rows(), async || false).await;
+    let end = paced::write(stage, first, rows_of_a_phase(), async || false).await;
     paced::p99(stage, 2, first..end).await.max(paced::p99(stage, 3, first..end).await)
 }
 
@@ -33,12 +33,12 @@ async fn of_four_targets_one_is_down_and_one_slow_and_the_others_lag_no_more_tha
     slow.set(Mode::Throttle(10_000));
     stage.places[0].cluster.kill9().await;
     let begin = stage.current().await;
-    let meanwhile = paced(&stage, rows()).await;
+    let meanwhile = paced(&stage, rows_of_a_phase()).await;
     wait_own_slots(&stage, 2).await;
     // A loaded machine measures its own noise: what is so for good is so each time.
     let (mut phases, mut again) = (2, f64::MAX);
     while phases < 5 && again >= paced::limit(before) {
-        again = again.min(paced(&stage, phases * rows()).await);
+        again = again.min(paced(&stage, phases * rows_of_a_phase()).await);
         phases += 1;
     }
     let confirmed = stage.confirmed("walferry").await;
@@ -58,6 +58,6 @@ async fn of_four_targets_one_is_down_and_one_slow_and_the_others_lag_no_more_tha
     in_step(&stage, &mut daemon).await;
     for place in &stage.places {
         let rows = text(&place.client, "SELECT count(*) FROM paced").await;
-        assert_eq!(rows, Some((phases * rows()).to_string()));
+        assert_eq!(rows, Some((phases * rows_of_a_phase()).to_string()));
     }
 }
