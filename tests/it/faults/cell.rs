@@ -67,8 +67,8 @@ pub struct Outcome {
     recovered: Duration,
     /// From the mending to the proof of equality, with everything in its place again.
     equal: Duration,
-    /// How often a target was halted meanwhile.
-    halts: usize,
+    /// How often it was said that something does not pass by itself.
+    errors: usize,
     /// What the daemon said of it first.
     said: String,
 }
@@ -77,7 +77,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let other = self.other.map_or("—".to_owned(), |other| format!("{:.2}", other.as_secs_f64()));
         let (recovered, equal) = (self.recovered.as_secs_f64(), self.equal.as_secs_f64());
-        write!(out, "equal │ {other:>5} │ {recovered:>5.2} │ {equal:>5.2} │ {:>2} │ {}", self.halts, self.said)
+        write!(out, "equal │ {other:>5} │ {recovered:>5.2} │ {equal:>5.2} │ {:>2} │ {}", self.errors, self.said)
     }
 }
 
@@ -107,8 +107,8 @@ impl Cell {
         self.prove(&mut scene).await;
         let equal = mended.elapsed();
         let log = scene.daemon.log();
-        let halts = log[heard..].matches("halted").count();
-        Outcome { other, recovered, equal, halts, said: complaint(&log[heard..]) }
+        let errors = log[heard..].matches(" ERROR walferry::").count();
+        Outcome { other, recovered, equal, errors, said: complaint(&log[heard..]) }
     }
 
     /// Whether A is put aside by its server, because it is the network to it that breaks.
