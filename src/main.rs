@@ -15,6 +15,11 @@ use walferry::launcher::error::LaunchError;
 use walferry::launcher::setup::Setup;
 use walferry::telemetry::logging::{self, LogControl};
 
+/// Buffers of every size are made in one thread and freed in another, and a copy's and a lane's threads come and go: it
+/// gives memory back to the system then. The C library's keeps several times of what is in use, one heap a thread.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ProcessExitCode {
     let cli = Cli::parse();
     let code = match &cli.command {

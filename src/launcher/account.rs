@@ -215,6 +215,11 @@ impl Account {
         self.session().is_some() && lock(&self.ledger).has_recognised(id)
     }
 
+    /// Whether the target is fed, and has stored all that it was sent.
+    pub fn has_stored_all(&self, id: TargetId) -> bool {
+        lock(&self.waiting[id.0]).has_stored_all()
+    }
+
     /// Whether another target than this one is fed through this lane now.
     pub fn feeds_another(&self, id: TargetId) -> bool {
         let ledger = lock(&self.ledger);

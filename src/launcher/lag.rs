@@ -30,6 +30,11 @@ impl Waiting {
         self.attached
     }
 
+    /// Whether it is fed, and has stored all that it was sent.
+    pub fn has_stored_all(&self) -> bool {
+        self.attached && self.stored >= self.sent
+    }
+
     /// It is no longer fed.
     pub fn detached(&mut self, now: SystemTime) {
         self.attached = false;

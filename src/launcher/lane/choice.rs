@@ -88,13 +88,13 @@ impl Lanes<'_> {
         self.own.durable_lsn(self.id).map(|durable| durable.end_lsn().lsn())
     }
 
-    /// Whether it has recognised its source, and lacks little of what either lane has received.
+    /// Whether it has recognised its source, and lacks little of what either lane has received. What it was never sent
+    /// it does not lack: where nothing comes for it, what it has on its disk stays behind.
     fn is_near(self) -> bool {
-        let ahead = self.main.received_lsn().filter(|_| self.main.session().is_some());
-        self.own.has_recognised(self.id)
-            && self.durable().zip(self.own.received_lsn()).is_some_and(|(durable, received)| {
-                received.bytes_since(durable) <= NEAR && ahead.is_none_or(|ahead| ahead.bytes_since(durable) <= NEAR)
-            })
+        let Some((durable, received)) = self.durable().zip(self.own.received_lsn()) else { return false };
+        let ahead = self.main.received_lsn().filter(|_| self.main.session().is_some()).unwrap_or(received);
+        let has = if self.own.has_stored_all(self.id) { durable.max(received) } else { durable };
+        self.own.has_recognised(self.id) && ahead.max(received).bytes_since(has) <= NEAR
     }
 }
 
@@ -138,8 +138,8 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Joining<T> {
         let is_near = keeps_up && lanes.is_near();
         match self {
             Joining::Failed(until) if now < until => (self, Ask::Nothing),
-            Joining::Not | Joining::Failed(_) if is_near => (Joining::Near(1), Ask::Nothing),
-            Joining::Near(looks) if is_near && looks < STEADY => (Joining::Near(looks + 1), Ask::Nothing),
+            Joining::Not | Joining::Failed(_) if is_near => (Joining::Near(1), Ask::Store),
+            Joining::Near(looks) if is_near && looks < STEADY => (Joining::Near(looks + 1), Ask::Store),
             Joining::Near(_) if is_near => {
                 lanes.main.take_in(lanes.id, lanes.own);
                 (Joining::Held(now + JOINING), Ask::Joins)
@@ -171,3 +171,6 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Joining<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
