@@ -132,9 +132,9 @@ pub enum SlotCommand {
     /// Drop and create the slot anew, and mark the tables to be copied again
     ///
     /// The way back when the slot was lost or the source was restored. The next run empties the tables on the targets
-    /// and copies them; with copy.existing_rows = "merge" it keeps their rows, also those that the source has deleted
-    /// meanwhile. A slot that walferry cannot have made (physical, of another plugin or database, temporary) is left
-    /// alone.
+    /// and copies them; with copy.mode = "merge" it brings them up to date in their place, and with
+    /// copy.existing_rows = "merge" it keeps their rows, also those that the source has deleted meanwhile. A slot that
+    /// walferry cannot have made (physical, of another plugin or database, temporary) is left alone.
     Reset(SlotChange),
 }
 
@@ -154,7 +154,7 @@ pub enum TargetCommand {
     /// Copy all tables of a target again, and go on from there
     ///
     /// The way back for one target that cannot go on from where it is: it was restored from a backup, or what it needs
-    /// is gone from the source. Its tables are emptied first (see copy.existing_rows); the other targets are not
+    /// is gone from the source. Its tables are emptied first (but see copy.mode); the other targets are not
     /// disturbed. Needs http.token_file.
     Resync(OneTarget),
 }
@@ -177,7 +177,7 @@ pub enum TableCommand {
     Remove(OneTable),
     /// Copy tables again, beside the stream
     ///
-    /// On the target they are emptied first (see copy.existing_rows). For tables that are quarantined, or differ from
+    /// On the target they are emptied first (but see copy.mode). For tables that are quarantined, or differ from
     /// the source. Needs http.token_file.
     Resync(SomeTables),
     /// Leave the changes of tables out until told to go on

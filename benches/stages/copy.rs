@@ -37,7 +37,7 @@ fn pump_rows(bencher: Bencher, shape: Shape) {
             let statement = [Sql::new("COPY t TO STDOUT")];
             let mut reading = Reading::start(source, "snapshot", &statement, &[1]).await.expect("a transaction");
             target.start_copy_in(&Sql::new("COPY t FROM STDIN")).await.expect("a COPY");
-            pump(&mut reading, target, |_| {}).await.expect("a copy")
+            pump(&mut reading, target, None, |_| {}).await.expect("a copy")
         });
         assert_eq!(taken, rows as u64);
     });

@@ -60,6 +60,8 @@ pub(super) struct Target {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Copy {
     pub existing_rows: Text,
+    pub mode: Text,
+    pub max_rate: Text,
     pub workers: Option<Spanned<i64>>,
     pub range_bytes: Text,
 }

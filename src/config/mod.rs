@@ -99,8 +99,13 @@ pub struct Target {
 pub struct Copy {
     /// What to do with target tables that hold rows already.
     pub existing_rows: ExistingRows,
+    /// What becomes of a table's rows when it is copied again.
+    pub mode: CopyMode,
     /// Connections that copy at once, per target: 1 to 64.
     pub workers: usize,
+    /// How many bytes a second are copied to a target at most; 0: no limit.
+    #[serde(serialize_with = "render::size")]
+    pub max_rate: u64,
     /// Tables of more bytes are copied in ctid ranges of about this many bytes.
     #[serde(serialize_with = "render::size")]
     pub range_bytes: u64,
@@ -115,6 +120,16 @@ pub enum ExistingRows {
     /// Empty it first.
     Truncate,
     /// Keep them; rows of the source replace those of the same key.
+    Merge,
+}
+
+/// What a copy does with the rows of a table that walferry has copied before.
+#[derive(Clone, std::marker::Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyMode {
+    /// Empty it first.
+    Replace,
+    /// Write what differs, and delete what the source has not.
     Merge,
 }
 

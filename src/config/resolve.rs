@@ -13,8 +13,8 @@ use super::interpolate::Environment;
 use super::problem::Problem;
 use super::reader::Reader;
 use super::{
-    Apply, Bulk, Config, ConflictPolicy, Copy, ExistingRows, Http, Log, LogFormat, OnError, OnRetained, Source, Target,
-    Values,
+    Apply, Bulk, Config, ConflictPolicy, Copy, CopyMode, ExistingRows, Http, Log, LogFormat, OnError, OnRetained,
+    Source, Target, Values,
 };
 
 /// `NAMEDATALEN - 1`: PostgreSQL cuts longer names.
@@ -152,14 +152,17 @@ fn target(
 
 fn copy(reader: &mut Reader<'_>, written: &file::File) -> Option<Copy> {
     let existing_rows: Option<ExistingRows> = read!(reader, written, copy.existing_rows, choice);
+    let mode: Option<CopyMode> = read!(reader, written, copy.mode, choice);
     let workers = written.copy.workers.as_ref().or(DEFAULTS.copy.workers.as_ref())?;
     if !WORKERS.contains(workers.get_ref()) {
         let message = format!("{} is out of range", workers.get_ref());
         reader.problem("copy.workers", Some(workers.span()), message, "from 1 to 64");
     }
     // A range of less than a page (8 KiB) would hold nothing.
+    let max_rate = read!(reader, written, copy.max_rate, size, 0..=*AMOUNT.end());
     let range_bytes = read!(reader, written, copy.range_bytes, size, 8 << 10..=*AMOUNT.end());
-    Some(Copy { existing_rows: existing_rows?, workers: usize::try_from(*workers.get_ref()).ok()?, range_bytes })
+    let workers = usize::try_from(*workers.get_ref()).ok()?;
+    Some(Copy { existing_rows: existing_rows?, mode: mode?, workers, max_rate, range_bytes })
 }
 
 fn apply(reader: &mut Reader<'_>, written: &file::File) -> Option<Apply> {

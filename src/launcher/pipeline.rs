@@ -239,7 +239,7 @@ impl Pipeline {
         }
         let text = match self.dispatcher.takes_binary() {
             true => self.format.obstacle(),
-            false => Some("a target is of a new version".to_owned()),
+            false => Some("a target of a new version, or a table on its way in, takes nothing else".to_owned()),
         };
         match &text {
             Some(reason) => info!(reason, "values come as text"),

@@ -13,7 +13,7 @@ use crate::postgres::ConnectOptions;
 use crate::relation::TableName;
 use crate::route::Patterns;
 use crate::source::publication::{Publication, PublishedTable};
-use crate::tablesync::{CopySettings, ExistingRows};
+use crate::tablesync::{CopyMode, CopySettings, ExistingRows};
 
 /// The configuration, ready for use.
 pub struct Setup {
@@ -73,7 +73,12 @@ impl Setup {
                 config::ExistingRows::Truncate => ExistingRows::Truncate,
                 config::ExistingRows::Merge => ExistingRows::Merge,
             },
+            mode: match config.copy.mode {
+                config::CopyMode::Replace => CopyMode::Replace,
+                config::CopyMode::Merge => CopyMode::Merge,
+            },
             workers: config.copy.workers,
+            max_rate: config.copy.max_rate,
             range_bytes: config.copy.range_bytes,
         };
         let conflicts = match config.apply.conflicts {

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::fate::{Fate, fate, obstacle};
 use super::preflight::{Finding, Matter, occupied};
-use super::prepare::to_be_emptied;
 use super::state::TableState;
-use super::target_tables::{Kind, TargetCatalog};
+use super::target_tables::{Kind, TargetCatalog, TargetTable};
 use super::{CopyScope, remedy};
 use crate::postgres::{Client, PgError};
 use crate::relation::TableName;
+use crate::source::publication::PublishedTable;
 use crate::sql::Sql;
 
 /// A foreign key by which a table that is not copied would change.
@@ -41,7 +42,7 @@ const REFERENCES: Sql = Sql::new(
      ORDER BY 6, 1, 2",
 );
 
-/// For each table that will be emptied, those that must not change by it and would.
+/// For each table that will be emptied, or lose rows, those that must not change by it and would.
 pub(super) async fn findings(
     client: &Client,
     scope: &CopyScope,
@@ -49,10 +50,14 @@ pub(super) async fn findings(
     states: &[TableState],
 ) -> Result<Vec<Finding>, PgError> {
     let states: BTreeMap<&TableName, &TableState> = states.iter().map(|state| (&state.name, state)).collect();
-    let existing = scope.settings.existing_rows;
     let copied: BTreeMap<u32, &TableName> = catalog.tables.iter().map(|(name, table)| (table.oid, name)).collect();
-    let emptied = copied.iter().filter(|(_, name)| to_be_emptied(existing, states.get(*name).copied()));
-    let emptied: Vec<u32> = emptied.map(|(oid, _)| *oid).collect();
+    let loses = |(published, target): &(&PublishedTable, &TargetTable)| {
+        let can_be_aligned = obstacle(scope, catalog, published, target).is_none();
+        let fate = fate(&scope.settings, states.get(&published.name).copied(), can_be_aligned);
+        matches!(fate, Fate::Go | Fate::Aligned)
+    };
+    let both = scope.tables.iter().filter_map(|table| Some((table, catalog.tables.get(&table.name)?)));
+    let emptied: Vec<u32> = both.filter(loses).map(|(_, target)| target.oid).collect();
     if emptied.is_empty() {
         return Ok(Vec::new());
     }

@@ -1,7 +1,7 @@
 //! Tables for the unit tests of this stage.
 
 use super::target_tables::{Kind, TargetColumn, TargetTable};
-use super::{CopyScope, CopySettings, ExistingRows};
+use super::{CopyMode, CopyScope, CopySettings, ExistingRows};
 use crate::relation::{ReplicaIdentity, TableName};
 use crate::source::publication::{Leaf, PublishedColumn, PublishedTable, TableKind};
 
@@ -68,6 +68,11 @@ pub fn target(columns: &[&str]) -> TargetTable {
     }
 }
 
+/// Those of a configuration that says nothing, but for the size.
+pub const fn settings(range_bytes: u64) -> CopySettings {
+    CopySettings { existing_rows: ExistingRows::Refuse, mode: CopyMode::Replace, max_rate: 0, workers: 1, range_bytes }
+}
+
 /// These tables, everything published, nothing special allowed.
 pub fn scope(tables: Vec<PublishedTable>) -> CopyScope {
     CopyScope {
@@ -77,6 +82,6 @@ pub fn scope(tables: Vec<PublishedTable>) -> CopyScope {
         insert_published: true,
         truncate_published: false,
         replica_role: false,
-        settings: CopySettings { existing_rows: ExistingRows::Refuse, workers: 1, range_bytes: 1 << 30 },
+        settings: settings(1 << 30),
     }
 }

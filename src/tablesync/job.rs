@@ -33,11 +33,25 @@ pub enum ExistingRows {
     Merge,
 }
 
+/// What becomes of a table's rows when walferry, whose rows they are, copies it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CopyMode {
+    /// They go first.
+    Replace,
+    /// They become the source's in one transaction: what differs is written, and what the source does not have goes.
+    /// Under [`ExistingRows::Merge`] the latter stays.
+    Merge,
+}
+
 /// `[copy]` of the configuration.
 #[derive(Clone, Debug)]
 pub struct CopySettings {
     /// See [`ExistingRows`].
     pub existing_rows: ExistingRows,
+    /// See [`CopyMode`].
+    pub mode: CopyMode,
+    /// As many bytes go in a second at most; 0: as many as can.
+    pub max_rate: u64,
     /// Pairs of connections that copy side by side; at least 1.
     pub workers: usize,
     /// Tables (and partitions) larger than this many bytes are copied in ranges of about this size.
@@ -51,7 +65,8 @@ pub struct CopyScope {
     pub stream: String,
     /// The target's name in the configuration, for messages.
     pub target_name: String,
-    /// The tables to copy now, see [`super::pending`]. Those that were begun before are emptied.
+    /// The tables to copy now, see [`super::pending`]. What becomes of the rows of
+    /// those that were begun before is the settings' affair.
     pub tables: Vec<PublishedTable>,
     /// Whether the publication publishes inserts; if not, nothing is copied.
     pub insert_published: bool,
@@ -125,7 +140,8 @@ impl CopyJob {
 
     /// A connection that reads rows.
     pub(super) async fn open_source(&self) -> Result<WireConnection, PgError> {
-        WireConnection::connect(&self.source, &self.application_name(), Purpose::Ordinary).await
+        let purpose = if self.scope.settings.max_rate > 0 { Purpose::Paced } else { Purpose::Ordinary };
+        WireConnection::connect(&self.source, &self.application_name(), purpose).await
     }
 
     /// A connection that writes rows.

@@ -17,8 +17,9 @@
 //! | `job` | one copy from beginning to end |
 //! | `preflight`, `cascade`, `readable`, `remedy` | what would go wrong, and the SQL that mends it |
 //! | `prepare` | the transaction that marks and empties |
-//! | `plan`, `partition`, `order`, `statement` | pure: pieces, block ranges, waves, SQL text |
-//! | `worker`, `pump`, `snapshot` | one piece: retry, bytes, the source's transaction |
+//! | `fate` | pure: what becomes of the rows that a table holds |
+//! | `plan`, `partition`, `order`, `statement`, `merge` | pure: pieces, block ranges, waves, SQL text |
+//! | `worker`, `pump`, `rate`, `snapshot` | one piece: retry, bytes and how fast, the source's transaction |
 //! | `aside`, `patience` | what fails by itself, and how long a target may hold up the copy |
 //! | `state` | `walferry.table_state` and the fence |
 //! | `source_tables`, `target_tables` | what the two catalogues say |
@@ -54,8 +55,9 @@
 //!   keep the source from cleaning up for ever.
 //!
 //! A table is emptied by `TRUNCATE` or, where that is refused, `DELETE`, in the transaction that makes the run its
-//! copier. With `existing_rows = "merge"` nothing is emptied: such a table is one piece, through a staging table, so
-//! it has happened or has not. Rows only the target has stay; among them rows the source deleted between two merges.
+//! copier. With `mode = "merge"` nothing is emptied that was copied before, and with `existing_rows = "merge"` nothing
+//! at all: such a table is one piece, through a staging table, so it has happened or has not. With the latter, rows
+//! that only the target has stay; among them rows the source deleted between two merges.
 //!
 //! # Foreign keys
 //! With `session_replication_role = replica` they are not checked, and tables go in any order. Without, parents go a
@@ -66,9 +68,11 @@
 mod aside;
 mod cascade;
 mod error;
+mod fate;
 #[cfg(test)]
 mod fixture;
 mod job;
+mod merge;
 mod order;
 mod partition;
 mod patience;
@@ -77,6 +81,7 @@ mod plan;
 mod preflight;
 mod prepare;
 mod pump;
+mod rate;
 mod readable;
 mod remedy;
 mod snapshot;
@@ -87,10 +92,11 @@ mod target_tables;
 mod worker;
 
 pub use error::CopyError;
-pub use job::{CopyJob, CopyObserver, CopyProgress, CopyScope, CopySettings, ExistingRows, copy};
+pub use job::{CopyJob, CopyMode, CopyObserver, CopyProgress, CopyScope, CopySettings, ExistingRows, copy};
 pub use order::{Cycle, ForeignKey, closure, waves};
 pub use pending::pending;
 pub use preflight::{Finding, Matter, Weight, check, preflight};
 pub use pump::{PumpError, pump};
+pub use rate::Rate;
 pub use snapshot::{ReadError, Reading};
 pub use state::{CopyState, TableState};

@@ -3,9 +3,10 @@
 //! In: the table as published, as the target has it, and the settings. Out: a [`TablePlan`]: how rows are written, in
 //! which format, and the pieces, each of which becomes one target transaction.
 
+use super::merge::Merge;
 use super::partition::{BlockRange, ranges};
 use super::source_tables::SourceFacts;
-use super::statement::{self, Format, Merge};
+use super::statement::{self, Format};
 use super::target_tables::TargetTable;
 use super::{CopySettings, ExistingRows};
 use crate::postgres::binary;
@@ -18,7 +19,7 @@ use crate::sql::Sql;
 pub enum Write {
     /// Straight in.
     Copy(Sql),
-    /// Beside those that are there: by way of a staging table.
+    /// Beside those that are there, by way of a staging table.
     Merge { create: Sql, copy: Sql, apply: Vec<Sql> },
     /// No column is copied, so only the number of rows is.
     Blank,
@@ -78,6 +79,8 @@ pub fn merge_key<'a>(published: &PublishedTable, target: &'a TargetTable, copied
 pub struct Given<'a> {
     /// The settings.
     pub settings: &'a CopySettings,
+    /// Whether the rows that the table holds become the source's.
+    pub aligned: bool,
     /// Whether the publication publishes inserts.
     pub insert_published: bool,
     /// Whether the target will check a foreign key of the table to itself: then all rows must be in one statement.
@@ -104,7 +107,7 @@ pub fn plan(published: &PublishedTable, target: &TargetTable, given: Given<'_>) 
         let piece = Piece { reads: published.leaves.iter().map(count).collect(), bytes: published.bytes };
         return TablePlan { table, write: Write::Blank, binary: None, pieces: vec![piece] };
     }
-    let write = write(published, target, &columns, given.settings.existing_rows);
+    let write = write(published, target, &columns, given);
     let together = given.self_reference || matches!(write, Write::Merge { .. });
     let pieces: Vec<Piece> = match together {
         true => vec![whole(published, &columns, given)],
@@ -140,13 +143,16 @@ impl TablePlan {
     }
 }
 
-fn write(published: &PublishedTable, target: &TargetTable, columns: &[String], existing: ExistingRows) -> Write {
-    let key = (existing == ExistingRows::Merge).then(|| merge_key(published, target, columns)).flatten();
+fn write(published: &PublishedTable, target: &TargetTable, columns: &[String], given: Given<'_>) -> Write {
+    let overwrites = given.settings.existing_rows == ExistingRows::Merge;
+    let key = (overwrites || given.aligned).then(|| merge_key(published, target, columns)).flatten();
     let Some(key) = key else { return Write::Copy(statement::copy_in(&published.name, columns)) };
     let always = |name: &&String| target.column(name).is_some_and(|column| column.identity_always);
     let identity_always: Vec<String> = columns.iter().filter(always).cloned().collect();
-    let merge = Merge { table: &published.name, columns, key, identity_always: &identity_always };
-    Write::Merge { create: merge.create_staging(), copy: merge.copy_in(), apply: merge.apply() }
+    let (table, kind) = (&published.name, target.kind);
+    let merge = Merge { table, kind, columns, key, identity_always: &identity_always };
+    let apply = if overwrites { merge.overwrite() } else { merge.align() };
+    Write::Merge { create: merge.create_staging(), copy: merge.copy_in(), apply }
 }
 
 fn read(published: &PublishedTable, leaf: &Leaf, columns: &[String], range: BlockRange) -> Read {
@@ -171,13 +177,14 @@ mod tests {
     use super::super::source_tables::Size;
     use super::*;
 
-    const SETTINGS: CopySettings = CopySettings { existing_rows: ExistingRows::Refuse, workers: 1, range_bytes: 1000 };
+    const SETTINGS: CopySettings = fixture::settings(1000);
 
     fn planned(published: &PublishedTable, target: &TargetTable, change: impl FnOnce(&mut Given<'_>)) -> TablePlan {
         let sizes = published.leaves.iter().map(|leaf| (leaf.oid, Size { blocks: 100, bytes: leaf.bytes }));
         let source = SourceFacts { sizes: sizes.collect(), domains: [(99, 23)].into() };
         let mut given = Given {
             settings: &SETTINGS,
+            aligned: false,
             insert_published: true,
             self_reference: false,
             source: &source,
@@ -206,12 +213,18 @@ mod tests {
         const MERGE: CopySettings = CopySettings { existing_rows: ExistingRows::Merge, ..SETTINGS };
         let one = planned(&published, &target, |given| given.self_reference = true);
         let other = planned(&published, &target, |given| given.settings = &MERGE);
-        for plan in [&one, &other] {
+        let aligned = planned(&published, &target, |given| given.aligned = true);
+        for plan in [&one, &other, &aligned] {
             assert_eq!(plan.pieces.len(), 1);
             assert_eq!(plan.pieces[0].reads.len(), 2);
         }
         assert!(matches!(one.write, Write::Copy(_)));
-        assert!(matches!(other.write, Write::Merge { .. }));
+        let ends = |plan: &TablePlan, end: &str| match &plan.write {
+            Write::Merge { apply, .. } => apply.last().is_some_and(|last| last.as_str().ends_with(end)),
+            _ => false,
+        };
+        assert!(ends(&other, r#"DO UPDATE SET "v" = EXCLUDED."v""#), "{:?}", other.write);
+        assert!(ends(&aligned, r#"AS old WHERE old."id" = new."id")"#), "{:?}", aligned.write);
     }
 
     #[test]

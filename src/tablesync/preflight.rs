@@ -6,10 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::CopyError;
+use super::fate::{self, Obstacle};
 use super::order;
-use super::plan::{merge_key, writable};
 use super::target_tables::{Kind, TargetCatalog, TargetTable};
-use super::{CopyScope, ExistingRows, cascade, remedy, state, statement};
+use super::{CopyMode, CopyScope, ExistingRows, cascade, remedy, state, statement};
 use crate::postgres::{Client, PgError};
 use crate::relation::{Displayed, TableName};
 use crate::source::publication::PublishedTable;
@@ -55,6 +55,8 @@ pub enum Matter {
     Occupied,
     /// It has no key to merge by.
     NoMergeKey,
+    /// It is emptied where it is to be merged.
+    NotMerged,
     /// Foreign keys form a circle.
     Circle,
     /// The role may not create temporary tables.
@@ -187,11 +189,12 @@ pub fn judge(scope: &CopyScope, catalog: &TargetCatalog, occupied: &BTreeSet<Tab
         columns(published, target, &mut findings);
         access(scope, published, target, catalog, &mut findings);
         rows(scope, published, target, occupied.contains(name), &mut findings);
+        merging(scope, published, target, catalog, &mut findings);
     }
     if !scope.replica_role {
         findings.extend(circle(scope, catalog));
     }
-    if scope.settings.existing_rows == ExistingRows::Merge
+    if (scope.settings.existing_rows == ExistingRows::Merge || scope.settings.mode == CopyMode::Merge)
         && !catalog.may_create_temporary
         && let Some(first) = scope.tables.first()
     {
@@ -317,11 +320,35 @@ fn rows(
             empty it, or choose existing_rows = \"truncate\" or \"merge\"";
         findings.push(Finding::stops(name, Matter::Occupied, problem, Some(sql)));
     }
-    let merge = scope.settings.existing_rows == ExistingRows::Merge;
-    if merge && merge_key(published, target, &writable(published, target)).is_none() {
-        let sql = (!published.identity_columns.is_empty()).then(|| remedy::add_key(name, &published.identity_columns));
-        let problem = "cannot be merged: on the target it has no unique key of copied columns that are all NOT NULL";
-        findings.push(Finding::stops(name, Matter::NoMergeKey, problem, sql));
+}
+
+fn merging(
+    scope: &CopyScope,
+    published: &PublishedTable,
+    target: &TargetTable,
+    catalog: &TargetCatalog,
+    findings: &mut Vec<Finding>,
+) {
+    let name = &published.name;
+    if !scope.insert_published {
+        return;
+    }
+    let key = &published.identity_columns;
+    let add_key = || (!key.is_empty()).then(|| remedy::add_key(name, key));
+    let found = fate::obstacle(scope, catalog, published, target);
+    if scope.settings.existing_rows == ExistingRows::Merge {
+        if let Some(why @ Obstacle::NoKey) = found {
+            findings.push(Finding::stops(name, Matter::NoMergeKey, format!("cannot be merged: {why}"), add_key()));
+        }
+    } else if scope.settings.mode == CopyMode::Merge
+        && let Some(why) = found
+    {
+        let problem = format!("is emptied whenever it is copied again, in spite of copy.mode = \"merge\": {why}");
+        let sql = match why {
+            Obstacle::NoKey => add_key(),
+            Obstacle::ForeignKeys => catalog.grants_parameters.then(|| remedy::grant_replica_role(&catalog.role)),
+        };
+        findings.push(Finding { sql, ..Finding::warns(name, Matter::NotMerged, problem) });
     }
 }
 

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::CopyError;
-use super::job::{CopyJob, CopyScope, ExistingRows};
+use super::fate::{Fate, fate, obstacle};
+use super::job::{CopyJob, CopyScope};
 use super::order::{self, ForeignKey};
 use super::plan::{Given, TablePlan, plan};
 use super::preflight::{self, Finding, Weight};
 use super::readable;
 use super::source_tables::SourceFacts;
-use super::state::{self, CopyState, TableState};
+use super::state::{self, TableState};
 use super::statement;
 use super::target_tables::{Kind, TargetCatalog};
 use crate::postgres::{Client, PgError, binary};
@@ -27,7 +28,7 @@ pub(super) struct Prepared {
 }
 
 /// Gives the plans in waves. When it returns, every table is marked `copying` by this run, and empty unless its rows
-/// are to be merged with.
+/// are to be overwritten, or to become the source's.
 pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
     let scope = &job.scope;
     let failed = |source| CopyError::Prepare { target: scope.target_name.clone(), source: Box::new(source) };
@@ -48,15 +49,21 @@ pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
     let order = waves(scope, names, &catalog)?;
     let delete_order: Vec<&TableName> = order.iter().rev().flatten().collect();
     let begun = begin(&target, job, &catalog, &delete_order).await;
-    let occupied = match begun {
+    let begun = match begun {
         Err(error) if error.code() == Some("55P03") => {
             let holders = holders(&target, &catalog).await.map_err(failed)?;
             return Err(CopyError::Blocked { target: scope.target_name.clone(), holders, source: Box::new(error) });
         }
         begun => begun.map_err(failed)?,
     };
-    refuse_or_warn(scope, preflight::judge(scope, &catalog, &occupied).into_iter().filter(stops).collect())?;
-    let waves = plans(scope, &catalog, &facts, binary_proven, &order);
+    let aligned = match begun {
+        Begun::With { aligned } => aligned,
+        Begun::Not { occupied } => {
+            let findings = preflight::judge(scope, &catalog, &occupied).into_iter().filter(stops).collect();
+            return Err(CopyError::Findings { target: scope.target_name.clone(), findings });
+        }
+    };
+    let waves = plans(scope, &catalog, &facts, binary_proven, &aligned, &order);
     Ok(Prepared { waves, keys: if scope.replica_role { Vec::new() } else { catalog.foreign_keys } })
 }
 
@@ -94,6 +101,7 @@ fn plans(
     catalog: &TargetCatalog,
     source: &SourceFacts,
     binary_proven: bool,
+    aligned: &BTreeSet<TableName>,
     order: &[BTreeSet<TableName>],
 ) -> Vec<Vec<TablePlan>> {
     let by_name: BTreeMap<&TableName, &PublishedTable> =
@@ -102,6 +110,7 @@ fn plans(
         let self_reference = !scope.replica_role && order::refers_to_itself(name, &catalog.foreign_keys);
         let given = Given {
             settings: &scope.settings,
+            aligned: aligned.contains(name),
             insert_published: scope.insert_published,
             self_reference,
             source,
@@ -117,37 +126,58 @@ const BEGIN: Sql = Sql::new("BEGIN");
 const COMMIT: Sql = Sql::new("COMMIT");
 const ROLLBACK: Sql = Sql::new("ROLLBACK");
 
-/// Marks and empties, in one transaction. When tables that are not to be touched hold rows by now, nothing is done
-/// and they are given.
+/// What came of beginning.
+enum Begun {
+    /// It has, and the rows of these tables are to become the source's.
+    With { aligned: BTreeSet<TableName> },
+    /// Nothing is done: these are not to be touched, and hold rows by now.
+    Not { occupied: BTreeSet<TableName> },
+}
+
+/// Marks and empties, in one transaction.
 async fn begin(
     target: &Client,
     job: &CopyJob,
     catalog: &TargetCatalog,
     delete_order: &[&TableName],
-) -> Result<BTreeSet<TableName>, PgError> {
+) -> Result<Begun, PgError> {
     let scope = &job.scope;
     target.batch(&BEGIN).await?;
     let origin = |table: &PublishedTable| (table.name.clone(), table.origin(&job.publication));
     let former = state::take_over(target, &job.run(), &scope.tables.iter().map(origin).collect()).await?;
+    let mut aligned = BTreeSet::new();
     if scope.insert_published {
-        let kind = |name: &&TableName| catalog.tables.get(*name).map_or(Kind::Plain, |table| table.kind);
-        let with_kind = |name: &&'_ TableName| kind(name);
-        if scope.settings.existing_rows == ExistingRows::Refuse {
-            let begun = |name: &TableName| former.get(name).is_some_and(TableState::was_begun);
-            let fresh = delete_order.iter().filter(|name| !begun(name));
-            let fresh: Vec<_> = fresh.map(|name| (*name, with_kind(name))).collect();
-            let occupied = preflight::occupied(target, &fresh).await?;
-            if !occupied.is_empty() {
-                target.batch(&ROLLBACK).await?;
-                return Ok(occupied);
-            }
+        let fates = fates(scope, catalog, &former);
+        let of = |wanted: &[Fate]| {
+            let fated = delete_order.iter().filter(|name| fates.get(**name).is_some_and(|fate| wanted.contains(fate)));
+            let kind = |name: &&TableName| catalog.tables.get(*name).map_or(Kind::Plain, |table| table.kind);
+            fated.map(|name| (*name, kind(name))).collect::<Vec<_>>()
+        };
+        let occupied = preflight::occupied(target, &of(&[Fate::None])).await?;
+        if !occupied.is_empty() {
+            target.batch(&ROLLBACK).await?;
+            return Ok(Begun::Not { occupied });
         }
-        let stale = delete_order.iter().filter(|name| to_be_emptied(scope.settings.existing_rows, former.get(**name)));
-        let stale: Vec<_> = stale.map(|name| (*name, with_kind(name))).collect();
-        empty(target, &stale).await?;
+        // An empty table is filled in ranges, side by side.
+        aligned = preflight::occupied(target, &of(&[Fate::Aligned])).await?;
+        empty(target, &of(&[Fate::Go])).await?;
     }
     target.batch(&COMMIT).await?;
-    Ok(BTreeSet::new())
+    Ok(Begun::With { aligned })
+}
+
+/// What becomes of each table's rows.
+fn fates<'a>(
+    scope: &'a CopyScope,
+    catalog: &TargetCatalog,
+    former: &BTreeMap<TableName, TableState>,
+) -> BTreeMap<&'a TableName, Fate> {
+    let fate = |table: &'a PublishedTable| {
+        let target = catalog.tables.get(&table.name)?;
+        let can_be_aligned = obstacle(scope, catalog, table, target).is_none();
+        Some((&table.name, fate(&scope.settings, former.get(&table.name), can_be_aligned)))
+    };
+    scope.tables.iter().filter_map(fate).collect()
 }
 
 const HOLDERS: Sql = Sql::new(
@@ -169,17 +199,6 @@ async fn holders(target: &Client, catalog: &TargetCatalog) -> Result<String, PgE
         true => "another session".to_owned(),
         false => rows.iter().map(holder).collect::<Vec<_>>().join(", "),
     })
-}
-
-/// Whether a table's rows go before it is copied. A merge commits all its rows at once with `done`, so under `Merge`
-/// rows of an unfinished copy are there only if that copy was not a merge.
-pub(super) fn to_be_emptied(existing: ExistingRows, former: Option<&TableState>) -> bool {
-    let former = former.filter(|state| state.was_begun());
-    match existing {
-        ExistingRows::Truncate => true,
-        ExistingRows::Refuse => former.is_some(),
-        ExistingRows::Merge => former.is_some_and(|state| state.state == CopyState::Copying && state.rows > 0),
-    }
 }
 
 const SAVEPOINT: Sql = Sql::new("SAVEPOINT emptying");
@@ -204,29 +223,4 @@ async fn empty(target: &Client, tables: &[(&TableName, Kind)]) -> Result<(), PgE
         target.batch(&statement::delete(table, *kind)).await?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::lsn::Lsn;
-
-    #[test]
-    fn rows_that_were_there_before_the_first_copy_go_only_when_they_may() {
-        let found = |state, rows| TableState {
-            name: TableName::new("s", "t"),
-            state,
-            copy_lsn: Lsn::new(1),
-            rows,
-            origin: None,
-            error: None,
-        };
-        let begun = found(CopyState::Copying, 0);
-        let halfway = found(CopyState::Copying, 5);
-        let done = found(CopyState::Done, 5);
-        let emptied = |existing| [None, Some(&begun), Some(&halfway), Some(&done)].map(|f| to_be_emptied(existing, f));
-        assert_eq!(emptied(ExistingRows::Refuse), [false, true, true, true]);
-        assert_eq!(emptied(ExistingRows::Truncate), [true, true, true, true]);
-        assert_eq!(emptied(ExistingRows::Merge), [false, false, true, false]);
-    }
 }

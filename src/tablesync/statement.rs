@@ -34,7 +34,7 @@ impl Format {
 }
 
 /// `a, b, c`, quoted.
-fn list<'a>(columns: impl IntoIterator<Item = &'a String>) -> Sql {
+pub(super) fn list<'a>(columns: impl IntoIterator<Item = &'a String>) -> Sql {
     let columns: Vec<Sql> = columns.into_iter().map(|column| Sql::ident(column)).collect();
     Sql::join(&columns, ", ")
 }
@@ -92,88 +92,8 @@ pub fn insert_blank(table: &TableName, rows: u64) -> Sql {
     Sql::format("INSERT INTO {} SELECT FROM generate_series(1, {})", &[&Sql::table(table), &Sql::number(rows)])
 }
 
-/// Where the rows of a merge wait; dropped with the transaction.
-fn staging() -> TableName {
-    TableName::new("pg_temp", "walferry_copy")
-}
-
-/// How rows are merged into those that are there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Merge<'a> {
-    /// The table.
-    pub table: &'a TableName,
-    /// What is copied.
-    pub columns: &'a [String],
-    /// Of them, the key that says which rows are the same.
-    pub key: &'a [String],
-    /// Of them, those GENERATED ALWAYS AS IDENTITY.
-    pub identity_always: &'a [String],
-}
-
-impl Merge<'_> {
-    /// Makes the staging table: the columns' names and types, and no constraint.
-    pub fn create_staging(&self) -> Sql {
-        Sql::format(
-            "CREATE TEMPORARY TABLE {} ON COMMIT DROP AS SELECT {} FROM {} WITH NO DATA",
-            &[&Sql::table(&staging()), &list(self.columns), &Sql::table(self.table)],
-        )
-    }
-
-    /// Fills it.
-    pub fn copy_in(&self) -> Sql {
-        copy_in(&staging(), self.columns)
-    }
-
-    /// Writes its rows over those of the table. An identity column that is GENERATED ALWAYS cannot be updated, so a
-    /// row in which such a column differs is deleted first and inserted anew.
-    pub fn apply(&self) -> Vec<Sql> {
-        let is_key = |column: &&String| self.key.contains(column);
-        let fixed: Vec<&String> = self.identity_always.iter().filter(|column| !is_key(column)).collect();
-        let set: Vec<Sql> = self
-            .columns
-            .iter()
-            .filter(|column| !is_key(column) && !fixed.contains(column))
-            .map(|column| excluded(column))
-            .collect();
-        let action = match set.is_empty() {
-            true => Sql::new("DO NOTHING"),
-            false => Sql::format("DO UPDATE SET {}", &[&Sql::join(&set, ", ")]),
-        };
-        let columns = list(self.columns);
-        let insert = Sql::format(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} ON CONFLICT ({}) {}",
-            &[&Sql::table(self.table), &columns, &columns, &Sql::table(&staging()), &list(self.key), &action],
-        );
-        let differ: Vec<Sql> = fixed.iter().map(|column| compare(column, "<>")).collect();
-        let same: Vec<Sql> = self.key.iter().map(|column| compare(column, "=")).collect();
-        let delete = (!differ.is_empty()).then(|| {
-            Sql::format(
-                "DELETE FROM {} AS old USING {} AS new WHERE {} AND ({})",
-                &[
-                    &Sql::table(self.table),
-                    &Sql::table(&staging()),
-                    &Sql::join(&same, " AND "),
-                    &Sql::join(&differ, " OR "),
-                ],
-            )
-        });
-        delete.into_iter().chain([insert]).collect()
-    }
-}
-
-fn excluded(column: &str) -> Sql {
-    let column = Sql::ident(column);
-    Sql::format("{} = EXCLUDED.{}", &[&column, &column])
-}
-
-/// Key and identity columns are never NULL.
-fn compare(column: &str, operator: &'static str) -> Sql {
-    let column = Sql::ident(column);
-    Sql::format("old.{} {} new.{}", &[&column, &Sql::new(operator), &column])
-}
-
 /// The table without inheritance children; a partitioned table has no rows but its partitions'.
-fn only(table: &TableName, kind: Kind) -> Sql {
+pub(super) fn only(table: &TableName, kind: Kind) -> Sql {
     match kind {
         Kind::Partitioned => Sql::table(table),
         Kind::Plain | Kind::Other(_) => Sql::format("ONLY {}", &[&Sql::table(table)]),
@@ -253,38 +173,6 @@ mod tests {
                 "JOIN pg_attribute a ON a.attrelid = 7 AND a.attname = held.name AND a.atttypid = held.type"
             )
         );
-    }
-
-    #[test]
-    fn a_merge_updates_what_is_no_key_and_never_an_identity_that_is_always_generated() {
-        let table = TableName::new("s", "t");
-        let columns = names(&["id", "seq", "v"]);
-        let merge = Merge { table: &table, columns: &columns, key: &names(&["id"]), identity_always: &names(&["seq"]) };
-        let statements: Vec<String> = merge.apply().iter().map(ToString::to_string).collect();
-        assert_eq!(
-            statements,
-            [
-                concat!(
-                    r#"DELETE FROM "s"."t" AS old USING "pg_temp"."walferry_copy" AS new "#,
-                    r#"WHERE old."id" = new."id" AND (old."seq" <> new."seq")"#
-                ),
-                concat!(
-                    r#"INSERT INTO "s"."t" ("id", "seq", "v") OVERRIDING SYSTEM VALUE "#,
-                    r#"SELECT "id", "seq", "v" FROM "pg_temp"."walferry_copy" "#,
-                    r#"ON CONFLICT ("id") DO UPDATE SET "v" = EXCLUDED."v""#
-                ),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_merge_of_keys_alone_changes_nothing_that_is_there() {
-        let table = TableName::new("s", "t");
-        let columns = names(&["a", "b"]);
-        let merge = Merge { table: &table, columns: &columns, key: &columns, identity_always: &names(&["a"]) };
-        let statements = merge.apply();
-        assert_eq!(statements.len(), 1);
-        assert!(statements[0].as_str().ends_with(r#"ON CONFLICT ("a", "b") DO NOTHING"#));
     }
 
     #[test]

@@ -26,6 +26,7 @@ use super::order::ForeignKey;
 use super::patience::Patience;
 use super::plan::{Piece, TablePlan, Write};
 use super::pump::{PumpError, pump};
+use super::rate::Rate;
 use super::snapshot::{ReadError, Reading};
 use super::state::{self, CopyState, Run};
 use super::statement::{self, Format};
@@ -42,13 +43,15 @@ pub(super) struct Context {
     pub observer: Arc<dyn CopyObserver>,
     pub aside: Aside,
     pub patience: Patience,
+    pub rate: Option<Rate>,
 }
 
 impl Context {
     /// `keys`: the foreign keys that the target checks.
     pub fn new(job: Arc<CopyJob>, observer: Arc<dyn CopyObserver>, keys: Vec<ForeignKey>) -> Self {
         let patience = Patience::new(job.patience);
-        Self { run: job.run(), job, observer, aside: Aside::new(keys), patience }
+        let rate = Rate::new(job.scope.settings.max_rate);
+        Self { run: job.run(), job, observer, aside: Aside::new(keys), patience, rate }
     }
 
     pub fn set_aside(&self, table: &TableName, error: CopyError) {
@@ -310,7 +313,7 @@ impl At<'_> {
                 self.context.report(table, CopyState::Copying);
             }
         };
-        pump(&mut reading, target, meter).await.map_err(|error| match error {
+        pump(&mut reading, target, self.context.rate.as_ref(), meter).await.map_err(|error| match error {
             PumpError::Source(error) => self.read_failed(error),
             PumpError::Target(error) => self.target_failed(error),
         })

@@ -1,5 +1,6 @@
 //! The initial copy, driven directly: what was at the snapshot is on the target, once, whatever happened on the way.
 
+mod aligned;
 mod apart;
 mod bench;
 mod binary;
@@ -32,6 +33,21 @@ async fn a_table_is_copied_in_ranges_as_of_the_snapshot() {
     let (state, rows, bytes) = seen.values().next().copied().unwrap();
     assert_eq!((state, rows), (CopyState::Done, 20_000));
     assert!(bytes > 6_400_000, "{bytes}");
+}
+
+#[tokio::test]
+async fn all_workers_together_copy_no_faster_than_they_may() {
+    let bench = Bench::new("CREATE TABLE t (id int PRIMARY KEY, v text)", ROWS, "").await;
+    let wishes = Wishes { range_bytes: 1 << 20, max_rate: 4 << 20, ..Wishes::default() };
+    let snapshot = bench.export().await;
+    let job = bench.job(&snapshot, &["t"], wishes).await;
+    let begun = std::time::Instant::now();
+    let (result, watcher) = run(job, Watcher::default()).await;
+    result.unwrap();
+    let took = begun.elapsed().as_secs_f64();
+    let (_, _, bytes) = watcher.seen.lock().unwrap().values().next().copied().unwrap();
+    assert!(took > bytes as f64 / f64::from(4 << 20), "{bytes} bytes in {took} s");
+    assert_equal(&bench.source, &bench.target, &["t"]).await;
 }
 
 #[tokio::test]

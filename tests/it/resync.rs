@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::support::pair::{text, wait_halted};
+use crate::support::pair::{Pair, run, text, wait_halted};
 use crate::support::prelude::*;
 use crate::support::stage::{Load, execute, stored};
 
@@ -125,4 +125,43 @@ async fn a_slot_that_the_source_gives_up_itself_is_noticed_within_seconds_and_on
     stage.assert_follows(0, 2).await;
     load.stop().await;
     in_step(&stage, &mut daemon).await;
+}
+
+#[tokio::test]
+async fn with_copy_mode_merge_readers_miss_no_row_while_tables_are_copied_again_and_what_was_deleted_goes() {
+    let pair = Pair::start("CREATE TABLE t (id int PRIMARY KEY, v text)").await;
+    run(&pair.source, "INSERT INTO t SELECT n, repeat('v', 500) FROM generate_series(1, 20000) n").await;
+    let mut daemon = guarded(pair.daemon("").extra("[copy]\nmode = \"merge\"")).await;
+    pair.equal(&["t"], seconds(60)).await;
+    let reader = pair.cluster.connect(&pair.to.name).await;
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let fewest = tokio::spawn(async move {
+        let mut fewest = i64::MAX;
+        while !stop.is_closed() {
+            fewest = fewest.min(reader.query_one("SELECT count(*) FROM t", &[]).await.unwrap().get(0));
+        }
+        fewest
+    });
+    // One of the target's own faults is mended so.
+    run(&pair.target, "UPDATE t SET v = 'not so' WHERE id = 1; INSERT INTO t VALUES (-1, 'only here')").await;
+    assert_eq!(daemon.answered(&["table", "resync", "public.t"]).await.0, Some(0));
+    pair.equal(&["t"], seconds(60)).await;
+    daemon.wait_ready(seconds(60)).await;
+
+    let written = "SELECT count(*) FROM t WHERE xmin::text::bigint > ";
+    let now = text(&pair.target, "SELECT txid_current()").await.unwrap();
+    assert!(daemon.terminate(seconds(30)).await.success());
+    run(&pair.source, "SELECT pg_drop_replication_slot('walferry')").await;
+    run(&pair.source, "DELETE FROM t WHERE id > 19900; UPDATE t SET v = 'new' WHERE id <= 50").await;
+    let reset = daemon.run(&["slot", "reset", "--yes"]).await;
+    let told = String::from_utf8_lossy(&reset.stdout).into_owned();
+    assert!(reset.status.success() && told.contains("brought up to date in their place"), "{told}");
+    daemon.start();
+    daemon.wait_ready(seconds(60)).await;
+    pair.equal(&["t"], seconds(60)).await;
+    assert_eq!(text(&pair.target, &format!("{written}{now}")).await.unwrap(), "50", "rows were written");
+    drop(stopped);
+    assert!(fewest.await.unwrap() >= 19_900, "a reader has missed rows");
+    run(&pair.source, "DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (-3, 'and on')").await;
+    pair.equal(&["t"], seconds(30)).await;
 }

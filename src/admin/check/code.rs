@@ -156,6 +156,7 @@ codes! {
     RowsPresent "rows-present" Target Error "A table that is to be copied holds rows already";
     NotCopied "not-copied" Target Warning "A table is not copied, because inserts are not published";
     MergeKeyMissing "merge-key-missing" Target Error "A table cannot be merged for want of a key";
+    NotMerged "not-merged" Target Warning "A table is emptied when it is copied again, where copy.mode is \"merge\"";
     TemporaryRefused "temporary-refused" Target Error "Merging needs temporary tables, which the role may not make";
     ForeignKeyCircle "foreign-key-circle" Target Error
         "Foreign keys form a circle, and the role cannot switch them off";

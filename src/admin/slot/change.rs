@@ -8,7 +8,7 @@ use super::standing::{self, Known};
 use super::{Done, guard};
 use crate::admin::{CommandError, servers};
 use crate::apply::progress::{self, Stream};
-use crate::config::ExistingRows;
+use crate::config::{CopyMode, ExistingRows};
 use crate::launcher::setup::Setup;
 use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, WireConnection};
@@ -21,12 +21,15 @@ const COPY_NEXT: &str = "The next walferry run copies the tables, then follows t
 
 /// What becomes of the rows on the targets.
 pub fn fate(setup: &Setup) -> &'static str {
-    match setup.config.copy.existing_rows {
-        ExistingRows::Merge => {
+    match (setup.config.copy.existing_rows, setup.config.copy.mode) {
+        (ExistingRows::Merge, _) => {
             "kept (copy.existing_rows = \"merge\": rows of the same key are overwritten, and rows that the source has \
              deleted meanwhile stay)"
         }
-        ExistingRows::Refuse | ExistingRows::Truncate => "emptied",
+        (ExistingRows::Refuse | ExistingRows::Truncate, CopyMode::Merge) => {
+            "brought up to date in their place (copy.mode = \"merge\"; a table without a key is emptied)"
+        }
+        (ExistingRows::Refuse | ExistingRows::Truncate, CopyMode::Replace) => "emptied",
     }
 }
 

@@ -49,7 +49,8 @@ fn the_defaults_are_these() {
     assert_eq!((source.slot.as_str(), source.publication.as_str(), source.tables), ("walferry", "walferry", None));
     assert_eq!(source.heartbeat_interval, Some(Duration::from_secs(10)));
     assert_eq!((source.status_interval, source.max_frame), (Duration::from_secs(5), 1 << 30));
-    assert_eq!((copy.existing_rows, copy.workers, copy.range_bytes), (ExistingRows::Refuse, 2, 256 << 20));
+    assert_eq!((copy.existing_rows, copy.mode), (ExistingRows::Refuse, CopyMode::Replace));
+    assert_eq!((copy.workers, copy.max_rate, copy.range_bytes), (2, 0, 256 << 20));
     assert_eq!((apply.batch_bytes, apply.queue_bytes, apply.progress_bytes), (16 << 20, 48 << 20, 16 << 20));
     assert_eq!((apply.conflicts, apply.synchronous_commit), (ConflictPolicy::SourceWins, false));
     assert_eq!((apply.statement_timeout, apply.lock_timeout), (None, Some(Duration::from_secs(30))));
@@ -74,7 +75,8 @@ fn a_whole_file_is_read() {
         url = "host=other"
         tables = ["public.orders"]
         [copy]
-        existing_rows = "merge"
+        existing_rows = "truncate"
+        mode = "merge"
         workers = 64
         [apply]
         batch_bytes = "64MB"
@@ -93,7 +95,8 @@ fn a_whole_file_is_read() {
     assert_eq!(config.source.heartbeat_interval, None);
     assert_eq!(config.targets.iter().map(|target| target.name.as_str()).collect::<Vec<_>>(), ["staging", "analytics"]);
     assert_eq!(config.targets[1].tables.as_deref().unwrap(), ["public.orders"]);
-    assert_eq!((config.copy.existing_rows, config.copy.workers), (ExistingRows::Merge, 64));
+    assert_eq!((config.copy.existing_rows, config.copy.mode), (ExistingRows::Truncate, CopyMode::Merge));
+    assert_eq!(config.copy.workers, 64);
     assert_eq!((config.apply.batch_bytes, config.apply.conflicts), (64_000_000, ConflictPolicy::Stop));
     assert_eq!(config.apply.retry_max_interval, Duration::from_secs(90));
     assert_eq!((config.http.listen, config.log.format), (None, LogFormat::Json));
@@ -150,6 +153,7 @@ fn bad_values_are_refused_with_the_way_to_write_them() {
     refused("[apply]\nbatch_bytes = \"0\"", "from \"1KiB\" to");
     refused("[apply]\nconflicts = \"ignore\"", "expected \"source_wins\" or \"stop\"");
     refused("[copy]\nexisting_rows = \"keep\"", "expected one of \"refuse\", \"truncate\", \"merge\"");
+    refused("[copy]\nmode = \"update\"", "expected \"replace\" or \"merge\"");
     refused("[copy]\nworkers = 0", "copy.workers: 0 is out of range");
     refused("[copy]\nworkers = 65", "from 1 to 64");
     refused("[http]\nlisten = \"9432\"", "http.listen: \"9432\" is not an address");

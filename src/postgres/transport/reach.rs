@@ -44,7 +44,8 @@ fn is_same_host(stream: &TcpStream) -> io::Result<bool> {
     Ok(stream.peer_addr()?.ip() == stream.local_addr()?.ip())
 }
 
-/// Keeps the window from growing, so that small messages gather at their sender: see [`Reach::Near`]. Where the system
+/// Keeps the window from growing, so that small messages gather at their sender (see [`Reach::Near`]), and it is no
+/// further ahead of its reader than that. Where the system
 /// does not do it, nothing is lost but speed.
 pub(crate) fn narrow(link: &Link) {
     let done = match link {

@@ -101,6 +101,14 @@ impl WireConnection {
         Ok(())
     }
 
+    /// Sends what has gathered of COPY data, however little.
+    pub async fn flush_copy_in(&mut self) -> Result<(), PgError> {
+        match self.running {
+            Running::CopyIn => self.push().await,
+            Running::Nothing | Running::Script => Err(self.not_running("COPY FROM STDIN")),
+        }
+    }
+
     /// Ends COPY FROM STDIN; the number of rows the server took.
     pub async fn finish_copy_in(&mut self) -> Result<u64, PgError> {
         if self.running != Running::CopyIn {

@@ -45,6 +45,8 @@ pub enum Purpose {
     Replication,
     /// An ordinary session.
     Ordinary,
+    /// An ordinary session of which much is read, no faster than its reader wants: the server is not to run ahead.
+    Paced,
 }
 
 /// One message from the server, not yet parsed.
@@ -273,7 +275,7 @@ impl Dialect for WireDialect<'_> {
     async fn start(&self, opened: Opened, target: &Target<'_>) -> Result<WireConnection, PgError> {
         let peer = target.peer.clone();
         let (name, purpose, reach) = (self.application_name, self.purpose, opened.reach);
-        if purpose == Purpose::Replication && reach == Reach::Near {
+        if purpose != Purpose::Ordinary && reach == Reach::Near {
             transport::narrow(&opened.link);
         }
         let (reader, writer) = opened.link.split();
@@ -291,7 +293,7 @@ impl Dialect for WireDialect<'_> {
         // A pooler promises a process of its own making.
         let process = process.filter(|_| connection.process_id() == process);
         connection.direct = process.is_some();
-        if let Some(process) = process.filter(|_| purpose == Purpose::Ordinary && reach != Reach::Socket) {
+        if let Some(process) = process.filter(|_| purpose != Purpose::Replication && reach != Reach::Socket) {
             connection.reader.attend(Presence::new(target, name, process));
         }
         Ok(connection)

@@ -21,6 +21,7 @@ struct Alone {
 const NOTHING: Alone = Alone { on: Side::Source, sql: &[], undo: &[], extra: "", server: "source", code: "" };
 const THERE: Alone = Alone { on: Side::Target, server: "one", ..NOTHING };
 const MERGE: &str = "[copy]\nexisting_rows = \"merge\"";
+const ALIGN: &str = "[copy]\nmode = \"merge\"";
 const TRUNCATE: &str = "[copy]\nexisting_rows = \"truncate\"";
 
 const ALL: &[Alone] = &[
@@ -78,6 +79,13 @@ const ALL: &[Alone] = &[
         undo: &["ALTER TABLE shop.gone ADD PRIMARY KEY (id)"],
         extra: MERGE,
         code: "merge-key-missing",
+        ..THERE
+    },
+    Alone {
+        sql: &["ALTER TABLE shop.gone DROP CONSTRAINT gone_pkey"],
+        undo: &["ALTER TABLE shop.gone ADD PRIMARY KEY (id)"],
+        extra: ALIGN,
+        code: "not-merged",
         ..THERE
     },
     Alone {

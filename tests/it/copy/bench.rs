@@ -11,7 +11,8 @@ use walferry::relation::{ReplicaIdentity, TableName};
 use walferry::source::publication::{Leaf, PublishedColumn, PublishedTable, TableKind};
 use walferry::sql::Sql;
 use walferry::tablesync::{
-    CopyError, CopyJob, CopyObserver, CopyProgress, CopyScope, CopySettings, CopyState, ExistingRows, TableState, state,
+    CopyError, CopyJob, CopyMode, CopyObserver, CopyProgress, CopyScope, CopySettings, CopyState, ExistingRows,
+    TableState, state,
 };
 
 use crate::support::prelude::*;
@@ -36,9 +37,11 @@ pub struct Exported {
 /// What a job does besides copying: nothing, by default.
 pub struct Wishes {
     pub existing_rows: ExistingRows,
+    pub mode: CopyMode,
     pub replica_role: bool,
     pub insert_published: bool,
     pub workers: usize,
+    pub max_rate: u64,
     pub range_bytes: u64,
     /// Where the target is reached, if not directly.
     pub target_url: Option<String>,
@@ -51,9 +54,11 @@ impl Default for Wishes {
     fn default() -> Self {
         Self {
             existing_rows: ExistingRows::Refuse,
+            mode: CopyMode::Replace,
             replica_role: true,
             insert_published: true,
             workers: 3,
+            max_rate: 0,
             range_bytes: 1 << 30,
             target_url: None,
             source_url: None,
@@ -131,7 +136,9 @@ impl Bench {
                 replica_role: wishes.replica_role,
                 settings: CopySettings {
                     existing_rows: wishes.existing_rows,
+                    mode: wishes.mode,
                     workers: wishes.workers,
+                    max_rate: wishes.max_rate,
                     range_bytes: wishes.range_bytes,
                 },
             },
@@ -153,9 +160,7 @@ impl Bench {
 
     /// The target's `walferry.table_state`.
     pub async fn states(&self) -> Vec<TableState> {
-        let options = ConnectOptions::parse(&self.target_db.url).unwrap();
-        let client = walferry::postgres::Client::connect(&options, "test").await.unwrap();
-        state::load(&client, "s").await.unwrap()
+        state::load(&client(&self.target_db).await, "s").await.unwrap()
     }
 
     pub async fn number_on_target(&self, query: &str) -> i64 {
@@ -204,6 +209,11 @@ impl Bench {
             leaves,
         }
     }
+}
+
+/// A session as the daemon has them.
+pub async fn client(db: &Db) -> walferry::postgres::Client {
+    walferry::postgres::Client::connect(&ConnectOptions::parse(&db.url).unwrap(), "test").await.unwrap()
 }
 
 /// Runs the job to its end.

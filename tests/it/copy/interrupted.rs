@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use walferry::error::{Judged, Verdict};
-use walferry::postgres::{Client, ConnectOptions};
 use walferry::source::publication::PublishedTable;
 use walferry::sql::Sql;
 use walferry::tablesync::{CopyError, CopyState, ExistingRows, pending, state};
 
-use super::bench::{Bench, Watcher, Wishes, run};
+use super::bench::{Bench, Watcher, Wishes, client, run};
 use crate::support::prelude::*;
 
 const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE u (id int PRIMARY KEY)";
@@ -17,10 +16,6 @@ const ROWS: &str = "INSERT INTO t SELECT n, repeat(md5(n::text), 10) FROM genera
 
 fn small_ranges() -> Wishes {
     Wishes { range_bytes: 1 << 20, ..Wishes::default() }
-}
-
-async fn client(db: &Db) -> Client {
-    Client::connect(&ConnectOptions::parse(&db.url).unwrap(), "test").await.unwrap()
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A large table is added under a steady load: the other tables go on meanwhile, and by how much they lag is told.
-//! `WALFERRY_TEST_ADDED_MB` makes the table larger than the few megabytes that it has here.
+//! `WALFERRY_TEST_ADDED_MB` makes the table larger than the few megabytes that it has here, and
+//! `WALFERRY_TEST_MAX_RATE` its copy slower or faster (`copy.max_rate`).
 
 use tokio_postgres::Client;
 
@@ -33,7 +34,8 @@ async fn the_others_go_on_without_a_pause_while_a_large_table_is_brought_in() {
     let all = "w_default, w_index, w_full, w_parent, w_child, counter, applied, paced";
     execute(&stage.on_source, &format!("CREATE PUBLICATION walferry FOR TABLE {all}")).await;
     execute(&stage.places[0].client, ADDED).await;
-    let mut daemon = stage.daemon().start();
+    let rate = std::env::var("WALFERRY_TEST_MAX_RATE").unwrap_or_else(|_| "16MiB".to_owned());
+    let mut daemon = stage.daemon().extra(&format!("[copy]\nmax_rate = \"{rate}\"")).start();
     daemon.wait_ready(seconds(60)).await;
     let writes = Writes::start(&stage).await;
     let end = paced::write(&stage, 0, BEFORE, async || false).await;
@@ -48,8 +50,8 @@ async fn the_others_go_on_without_a_pause_while_a_large_table_is_brought_in() {
     let took = begun.elapsed().as_secs_f64();
     let meanwhile = paced::p99(&stage, 0, end..last).await;
     println!(
-        "a table of {megabytes} MB is brought in within {took:.1} s; p99 of the others' lag: {before:.1} ms before, \
-         {meanwhile:.1} ms meanwhile ({:.2} times)",
+        "a table of {megabytes} MB is brought in within {took:.1} s, at {rate} a second; p99 of the others' lag: \
+         {before:.1} ms before, {meanwhile:.1} ms meanwhile ({:.2} times)",
         meanwhile / before
     );
     // Beside other tests, on a machine that copies with all it has, that is as much as can be said each time.

@@ -24,6 +24,7 @@ fn one(found: &tablesync::Finding) -> Option<Finding> {
         Matter::NotCopied => (Code::NotCopied, "the target has what it holds already, and what changes from now on"),
         Matter::Occupied => (Code::RowsPresent, "they would be mixed with the source's"),
         Matter::NoMergeKey => (Code::MergeKeyMissing, "rows are merged by key"),
+        Matter::NotMerged => (Code::NotMerged, "who reads it meanwhile finds it empty, and then half filled"),
         Matter::Circle => (Code::ForeignKeyCircle, "none of them can be filled first"),
         Matter::NoTemporary => (Code::TemporaryRefused, "rows are merged through one"),
         Matter::Cascades => (Code::ForeignKeyCascades, "rows would be changed that are not walferry's"),
@@ -39,6 +40,9 @@ fn one(found: &tablesync::Finding) -> Option<Finding> {
         Matter::Circle => finding.advice("Let the role set session_replication_role, or drop one of the foreign keys."),
         Matter::NotCopied => finding.advice("Publish inserts, unless it is meant so."),
         Matter::NoMergeKey if found.sql.is_none() => finding.advice("Give the table a primary key on the source."),
+        Matter::NotMerged if found.sql.is_none() => {
+            finding.advice("Give the table a primary key, or let the role set session_replication_role.")
+        }
         _ => finding,
     })
 }
