@@ -1,16 +1,16 @@
 //! Whether a server still has a session that it leaves without an answer.
 //!
-//! Where the way to a server is cut off without a word, the kernel finds out by itself (`keepalives`,
-//! `tcp_user_timeout`): unless something in between, a proxy or a balancer, keeps this end's half of it open. Then only
-//! the server can tell, over another connection. A statement that takes its time is not mistaken for that, and a server
-//! that does not answer at all says nothing: its sessions may go on once it does.
+//! Where the way to a server is cut off without a word, the kernel finds out by itself (`keepalives`): unless something
+//! in between, a proxy or a balancer, keeps this end's half of it open. Then only the server can tell, over another
+//! connection. A statement that takes its time is not mistaken for that, and a server that does not answer at all says
+//! nothing: its sessions may go on once it does. With `tcp_user_timeout` they are not waited for longer than that.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::transport::Target;
 use super::wire::Purpose;
@@ -39,31 +39,46 @@ impl Presence {
         Self { options, application_name: application_name.to_owned(), peer, process }
     }
 
-    /// Waits until the server says that it has no such session any more. Cancel-safe, and cheap for as long as it does
-    /// not take long.
+    /// Waits until the server says that it has no such session any more, or cannot be asked for too long. Cancel-safe,
+    /// and cheap for as long as it does not take long.
     pub(super) async fn ended(&self) -> PgError {
+        let limit = self.options.user_timeout();
+        let patience = self.options.connect_timeout.map_or(PATIENCE, |limit| limit.min(PATIENCE));
+        let mut heard = Instant::now();
+        let failed = |kind, why| PgError::io(&self.peer, io::Error::new(kind, why));
         loop {
-            sleep(LONG).await;
-            if let Ok(Ok(false)) = timeout(PATIENCE, self.is_there()).await {
-                let unheard = "the server has ended the session, and this end was not told";
-                return PgError::io(&self.peer, io::Error::new(io::ErrorKind::ConnectionAborted, unheard));
+            sleep(limit.map_or(LONG, |limit| limit.min(LONG))).await;
+            let begun = Instant::now();
+            match timeout(PATIENCE, self.is_there()).await {
+                Ok(Ok(Some(false))) => {
+                    let why = "the server has ended the session, and this end was not told";
+                    return failed(io::ErrorKind::ConnectionAborted, why);
+                }
+                Ok(Ok(Some(true))) => heard = Instant::now(),
+                // A refusal (too many clients) is an answer as well, if it comes at once.
+                Ok(Err(_)) if begun.elapsed() < patience => heard = Instant::now(),
+                Ok(Ok(None) | Err(_)) | Err(_) if limit.is_some_and(|limit| heard.elapsed() >= limit) => {
+                    return failed(io::ErrorKind::TimedOut, "the server was not heard of for tcp_user_timeout");
+                }
+                Ok(Ok(None) | Err(_)) | Err(_) => {}
             }
         }
     }
 
-    /// Boxed: its connection has a presence too, which it will not live to ask for.
-    fn is_there(&self) -> Pin<Box<dyn Future<Output = Result<bool, PgError>> + Send + '_>> {
+    /// Whether the server has the session; `None`: another one has answered. Boxed: its connection has a presence too,
+    /// which it will not live to ask for.
+    fn is_there(&self) -> Pin<Box<dyn Future<Output = Result<Option<bool>, PgError>> + Send + '_>> {
         Box::pin(async {
             let name = &self.application_name;
             let mut beside = WireConnection::connect(&self.options, name, Purpose::Ordinary).await?;
             // Another server knows nothing, and whoever comes through a pooler is served by others at other times.
             if beside.peer() != &*self.peer || !beside.is_direct() {
-                return Ok(true);
+                return Ok(None);
             }
             // Every role sees every process (`pg_stat_get_activity` in pgstatfuncs.c).
             let session = "SELECT 1 FROM pg_catalog.pg_stat_activity WHERE pid = {}";
             let found = beside.query(&Sql::format(session, &[&Sql::number(self.process)])).await?;
-            Ok(!found.is_empty())
+            Ok(Some(!found.is_empty()))
         })
     }
 }

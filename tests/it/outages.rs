@@ -205,6 +205,24 @@ async fn a_target_whose_connection_is_half_open_is_connected_to_anew() {
 }
 
 #[tokio::test]
+async fn a_target_that_has_its_hands_full_is_not_given_up_for_tcp_user_timeout() {
+    let stage = Stage::new(1).await;
+    // It has no room for more than some ten kilobytes that it has not come to yet: 30 ms a row, longer than that lasts.
+    let slow = "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.03);
+            RETURN NEW; END';
+        CREATE TRIGGER slowly BEFORE INSERT ON w_default FOR EACH ROW EXECUTE FUNCTION slowly();
+        ALTER TABLE w_default ENABLE ALWAYS TRIGGER slowly";
+    execute(&stage.places[0].client, slow).await;
+    let impatient = format!("{}?tcp_user_timeout=1000&connect_timeout=2", stage.places[0].db.url);
+    let mut daemon = stage.daemon_via(&stage.from.url, &[impatient]).start();
+    daemon.wait_ready(seconds(60)).await;
+    let rows = "INSERT INTO w_default SELECT n, repeat(md5(n::text), 25) FROM generate_series(100000, 100399) n";
+    execute(&stage.on_source, rows).await;
+    stage.assert_in_step(&daemon).await;
+    assert_eq!(daemon.log_count("trying again"), 0, "{}", daemon.log());
+}
+
+#[tokio::test]
 async fn bytes_may_come_one_by_one() {
     let stage = Stage::new(1).await;
     let (source, target) = (Proxy::to(&stage.source).await, Proxy::to(&stage.places[0].cluster).await);

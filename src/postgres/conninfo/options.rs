@@ -31,7 +31,8 @@ pub struct ConnectOptions {
     pub keepalives_idle: Option<Duration>,
     pub keepalives_interval: Option<Duration>,
     pub keepalives_count: Option<u32>,
-    /// `TCP_USER_TIMEOUT`; `None`: the operating system's default.
+    /// How long what was sent may remain unacknowledged; `None`: as long as the operating system waits. It is the
+    /// kernel's `TCP_USER_TIMEOUT` but for sessions whose server can be asked beside (`presence.rs`).
     pub tcp_user_timeout: Option<Duration>,
     /// The user's own `application_name`; walferry's is used when absent.
     pub application_name: Option<String>,
@@ -121,6 +122,11 @@ pub struct TlsOptions {
 }
 
 impl ConnectOptions {
+    /// How long what was sent may remain unacknowledged, if that is limited.
+    pub(crate) fn user_timeout(&self) -> Option<Duration> {
+        self.tcp_user_timeout.filter(|timeout| !timeout.is_zero())
+    }
+
     /// `host:port[,…]/dbname as user`: for logs and errors, never a secret.
     pub fn describe(&self) -> String {
         let hosts: Vec<String> = self.hosts.iter().map(Host::to_string).collect();

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use super::Link;
@@ -77,6 +77,27 @@ pub(super) async fn dial(address: &Address, options: &ConnectOptions) -> io::Res
     }
 }
 
+/// `tcp_user_timeout` as the kernel has it, until it is taken off. It ends a connection also when the other end has
+/// had no room for that long (`tcp_probe_timer` in Linux), though it says each time that it is there: a server that has
+/// its hands full with what it was sent before. Whoever sends much ahead of the answers needs another way to find out.
+pub(crate) struct UserTimeout(Option<Socket>);
+
+impl UserTimeout {
+    /// Of this connection, if it has one.
+    pub(crate) fn of(link: &Link, options: &ConnectOptions) -> Self {
+        let socket = link.tcp().filter(|_| options.user_timeout().is_some());
+        Self(socket.and_then(|socket| socket.try_clone().ok()))
+    }
+
+    /// From now on the connection lives as long as the server acknowledges anything.
+    pub(crate) fn take_off(self) {
+        #[cfg(target_os = "linux")]
+        if let Some(Err(error)) = self.0.map(|socket| socket.set_tcp_user_timeout(None)) {
+            tracing::debug!(%error, "tcp_user_timeout cannot be taken off");
+        }
+    }
+}
+
 fn prepare(stream: &TcpStream, options: &ConnectOptions) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let socket = SockRef::from(stream);
@@ -95,7 +116,7 @@ fn prepare(stream: &TcpStream, options: &ConnectOptions) -> io::Result<()> {
         socket.set_tcp_keepalive(&keepalive)?;
     }
     #[cfg(target_os = "linux")]
-    if let Some(timeout) = options.tcp_user_timeout.filter(|timeout| !timeout.is_zero()) {
+    if let Some(timeout) = options.user_timeout() {
         socket.set_tcp_user_timeout(Some(timeout))?;
     }
     Ok(())

@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
@@ -21,6 +22,15 @@ pub(crate) enum Link {
 }
 
 impl Link {
+    /// Its socket, where options of TCP can be set.
+    pub(super) fn tcp(&self) -> Option<SockRef<'_>> {
+        match self {
+            Link::Unix(_) => None,
+            Link::Tcp(stream) => Some(SockRef::from(stream)),
+            Link::Tls(stream) => Some(SockRef::from(stream.get_ref().0)),
+        }
+    }
+
     /// Both halves, to be used from different tasks. Plain sockets need no lock for that.
     pub(crate) fn split(self) -> (LinkReader, LinkWriter) {
         match self {

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use secrecy::SecretString;
 
 pub(crate) use self::attempts::{connect, reopen};
-pub(crate) use self::dial::Address;
+pub(crate) use self::dial::{Address, UserTimeout};
 pub(crate) use self::link::{Link, LinkReader, LinkWriter};
 pub use self::reach::Reach;
 pub(crate) use self::reach::narrow;

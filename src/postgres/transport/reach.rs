@@ -3,7 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::Link;
@@ -48,12 +47,7 @@ fn is_same_host(stream: &TcpStream) -> io::Result<bool> {
 /// further ahead of its reader than that. Where the system
 /// does not do it, nothing is lost but speed.
 pub(crate) fn narrow(link: &Link) {
-    let done = match link {
-        Link::Unix(_) => Ok(()),
-        Link::Tcp(stream) => SockRef::from(stream).set_recv_buffer_size(NARROW),
-        Link::Tls(stream) => SockRef::from(stream.get_ref().0).set_recv_buffer_size(NARROW),
-    };
-    if let Err(error) = done {
+    if let Some(Err(error)) = link.tcp().map(|socket| socket.set_recv_buffer_size(NARROW)) {
         tracing::debug!(%error, "the receive buffer cannot be set");
     }
 }

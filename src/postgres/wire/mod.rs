@@ -34,7 +34,7 @@ pub use self::exchange::Progress;
 pub use self::reader::WireReader;
 pub use self::writer::WireWriter;
 use super::presence::Presence;
-use super::transport::{self, Address, Dialect, Opened, Reach, Session, Target};
+use super::transport::{self, Address, Dialect, Opened, Reach, Session, Target, UserTimeout};
 use super::{ConnectOptions, PgError, answer, session};
 use crate::sql::Sql;
 
@@ -278,6 +278,7 @@ impl Dialect for WireDialect<'_> {
         if purpose != Purpose::Ordinary && reach == Reach::Near {
             transport::narrow(&opened.link);
         }
+        let user_timeout = UserTimeout::of(&opened.link, target.options);
         let (reader, writer) = opened.link.split();
         let mut reader = WireReader::over(reader, peer.clone());
         let mut writer = WireWriter::over(writer, peer.clone());
@@ -295,6 +296,7 @@ impl Dialect for WireDialect<'_> {
         connection.direct = process.is_some();
         if let Some(process) = process.filter(|_| purpose != Purpose::Replication && reach != Reach::Socket) {
             connection.reader.attend(Presence::new(target, name, process));
+            user_timeout.take_off();
         }
         Ok(connection)
     }
