@@ -124,11 +124,7 @@ async fn a_second_daemon_stands_by_and_takes_over() {
     let mut daemons = [stage.daemon().start(), stage.daemon().prepare()];
     daemons[0].wait_ready(seconds(60)).await;
     let (mut killed, mut stopped) = (Vec::new(), Vec::new());
-    for round in 0..12 {
-        // The other tests have the processors too: what always takes longer takes longer each time.
-        if round >= 6 && stopped.iter().min() < Some(&Duration::from_secs(1)) {
-            break;
-        }
+    for round in 0..6 {
         let [first, second] = &mut daemons;
         let (active, standby) = if round % 2 == 0 { (first, second) } else { (second, first) };
         standby.start();
@@ -151,6 +147,7 @@ async fn a_second_daemon_stands_by_and_takes_over() {
         assert!(standby.is_running());
     }
     eprintln!("taken over after SIGKILL in {killed:.2?}, after SIGTERM in {stopped:.2?}");
+    // The best of three: the other tests have the processors too.
     assert!(killed.iter().min() < Some(&Duration::from_secs(5)), "{killed:?}");
     assert!(stopped.iter().min() < Some(&Duration::from_secs(1)), "{stopped:?}");
     load.stop().await;
