@@ -27,7 +27,7 @@ pub fn fate(setup: &Setup) -> &'static str {
              deleted meanwhile stay)"
         }
         (ExistingRows::Refuse | ExistingRows::Truncate, CopyMode::Merge) => {
-            "brought up to date in their place (copy.mode = \"merge\"; a table without a key is emptied)"
+            "brought up to date in their place (copy.mode = \"merge\"; what walferry check calls not-merged is emptied)"
         }
         (ExistingRows::Refuse | ExistingRows::Truncate, CopyMode::Replace) => "emptied",
     }
