@@ -353,7 +353,7 @@ pub async fn resume(client: &Client, stream: &str) -> Result<(), PgError> {
 }
 
 /// Forgets position and table states of a stream on a target, so that everything is copied again, but for tables that
-/// are paused.
+/// are paused. What was counted of a copy that has not ended is kept: only so are half of a table's rows known as such.
 ///
 /// # Errors
 /// As [`Client::batch`].
@@ -361,7 +361,8 @@ pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
     let stream = Sql::literal(stream);
     client
         .batch(&Sql::format(
-            "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '', error = NULL
+            "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '', error = NULL, finished_at = NULL,
+                 rows_copied = CASE WHEN state = 'copying' THEN rows_copied ELSE 0 END
              WHERE stream = {} AND state <> 'paused';
              UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL, updated_at = now()
              WHERE stream = {};

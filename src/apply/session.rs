@@ -247,7 +247,7 @@ impl Session {
                 for (name, &at) in names.iter().zip(&columns) {
                     let column = &relation.columns[at];
                     let type_name = catalog::type_name(&self.client, column.type_oid, column.type_modifier).await?;
-                    let built_in = type_name.filter(|_| column.type_oid < FIRST_USER_OID);
+                    let built_in = type_name.filter(|_| column.type_oid < catalog::FIRST_USER_OID);
                     let type_name = built_in.unwrap_or_else(|| "<the source's type>".to_owned());
                     statement.push(format!("ADD COLUMN {name} {type_name}"));
                 }
@@ -383,9 +383,6 @@ fn rename(now: &TableName, before: &TableName) -> String {
     };
     [schema, name].join(" ").trim().to_owned()
 }
-
-/// OIDs from here on are given by each server as objects are made (`FirstNormalObjectId`, access/transam.h).
-const FIRST_USER_OID: u32 = 16_384;
 
 /// Puts a Parse message into the flight.
 ///

@@ -103,7 +103,7 @@ pub struct Copy {
     pub mode: CopyMode,
     /// Connections that copy at once, per target: 1 to 64.
     pub workers: usize,
-    /// How many bytes a second a copy takes at most; 0: no limit.
+    /// How many bytes a second all copies together take at most; 0: no limit.
     #[serde(serialize_with = "render::size")]
     pub max_rate: u64,
     /// Tables of more bytes are copied in ctid ranges of about this many bytes.

@@ -1,6 +1,7 @@
 //! What a run of the daemon is made from: the configuration with its connection strings and patterns read.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::LaunchError;
@@ -13,7 +14,7 @@ use crate::postgres::ConnectOptions;
 use crate::relation::TableName;
 use crate::route::Patterns;
 use crate::source::publication::{Publication, PublishedTable};
-use crate::tablesync::{CopyMode, CopySettings, ExistingRows};
+use crate::tablesync::{CopyMode, CopySettings, ExistingRows, Rate};
 
 /// The configuration, ready for use.
 pub struct Setup {
@@ -78,7 +79,7 @@ impl Setup {
                 config::CopyMode::Merge => CopyMode::Merge,
             },
             workers: config.copy.workers,
-            max_rate: config.copy.max_rate,
+            rate: Rate::new(config.copy.max_rate).map(Arc::new),
             range_bytes: config.copy.range_bytes,
         };
         let conflicts = match config.apply.conflicts {

@@ -6,6 +6,9 @@ use std::collections::HashMap;
 use crate::relation::TableName;
 use crate::sql::Sql;
 
+/// OIDs from here on are given by each server as objects are made (`FirstNormalObjectId`, access/transam.h).
+pub const FIRST_USER_OID: u32 = 16_384;
+
 /// A table as it is on the server asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableInfo {

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::io;
+use std::sync::Arc;
 
 use tokio_postgres::error::{DbError, ErrorPosition};
 
@@ -184,6 +185,8 @@ pub enum PgError {
         message: String,
         /// What to do.
         verdict: Verdict,
+        /// The servers, as `host:port/dbname`, that answered with an error: they are there.
+        answered: Vec<Arc<str>>,
     },
     /// The peer sent something that is not the protocol, or out of turn.
     #[error("protocol violation by {peer}: {message}")]
@@ -226,6 +229,11 @@ impl PgError {
             PgError::Server(error) => Some(error),
             _ => None,
         }
+    }
+
+    /// No session could be had, and no server has said why.
+    pub(crate) fn no_session(message: impl Into<String>, verdict: Verdict) -> Self {
+        PgError::Connect { message: message.into(), verdict, answered: Vec::new() }
     }
 
     /// A failure of the connection's socket.

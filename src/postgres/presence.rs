@@ -23,6 +23,9 @@ const LONG: Duration = Duration::from_secs(10);
 /// … and it has this long to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// No server is asked more often, however short `tcp_user_timeout` is: each time costs it a session.
+const OFTEN: Duration = Duration::from_secs(3);
+
 /// A session, and how to reach its server beside it.
 #[derive(Debug)]
 pub(super) struct Presence {
@@ -43,25 +46,32 @@ impl Presence {
     /// and cheap for as long as it does not take long.
     pub(super) async fn ended(&self) -> PgError {
         let limit = self.options.user_timeout();
-        let patience = self.options.connect_timeout.map_or(PATIENCE, |limit| limit.min(PATIENCE));
         let mut heard = Instant::now();
         let failed = |kind, why| PgError::io(&self.peer, io::Error::new(kind, why));
         loop {
-            sleep(limit.map_or(LONG, |limit| limit.min(LONG))).await;
-            let begun = Instant::now();
+            sleep(limit.map_or(LONG, |limit| limit.clamp(OFTEN, LONG))).await;
             match timeout(PATIENCE, self.is_there()).await {
                 Ok(Ok(Some(false))) => {
                     let why = "the server has ended the session, and this end was not told";
                     return failed(io::ErrorKind::ConnectionAborted, why);
                 }
                 Ok(Ok(Some(true))) => heard = Instant::now(),
-                // A refusal (too many clients) is an answer as well, if it comes at once.
-                Ok(Err(_)) if begun.elapsed() < patience => heard = Instant::now(),
+                Ok(Err(error)) if self.is_word_of_server(&error) => heard = Instant::now(),
                 Ok(Ok(None) | Err(_)) | Err(_) if limit.is_some_and(|limit| heard.elapsed() >= limit) => {
                     return failed(io::ErrorKind::TimedOut, "the server was not heard of for tcp_user_timeout");
                 }
                 Ok(Ok(None) | Err(_)) | Err(_) => {}
             }
+        }
+    }
+
+    /// Whether the server itself refuses to say, as one does that has no room for another client. (What refuses for it,
+    /// a firewall or a balancer, does so whether the server lives or not.)
+    fn is_word_of_server(&self, error: &PgError) -> bool {
+        match error {
+            PgError::Server(_) => true,
+            PgError::Connect { answered, .. } => answered.contains(&self.peer),
+            _ => false,
         }
     }
 

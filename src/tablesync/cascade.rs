@@ -84,7 +84,7 @@ fn judge(references: &[Reference], occupied: &BTreeSet<TableName>, catalog: &Tar
     let at_risk = |one: &&Reference| !one.may_look || occupied.contains(&one.child);
     let finding = |one: &Reference| {
         let problem = format!(
-            "has to be emptied before it is copied, and on the target that would carry on into table {} (ON DELETE \
+            "loses rows when it is copied, and on the target that would carry on into table {} (ON DELETE \
              {}), which is not copied; let the role set session_replication_role, or drop that foreign key",
             one.child, one.action
         );

@@ -70,7 +70,7 @@ pub fn target(columns: &[&str]) -> TargetTable {
 
 /// Those of a configuration that says nothing, but for the size.
 pub const fn settings(range_bytes: u64) -> CopySettings {
-    CopySettings { existing_rows: ExistingRows::Refuse, mode: CopyMode::Replace, max_rate: 0, workers: 1, range_bytes }
+    CopySettings { existing_rows: ExistingRows::Refuse, mode: CopyMode::Replace, rate: None, workers: 1, range_bytes }
 }
 
 /// These tables, everything published, nothing special allowed.

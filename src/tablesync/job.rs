@@ -12,6 +12,7 @@ use super::error::CopyError;
 use super::patience::{self, Patience};
 use super::plan::TablePlan;
 use super::prepare::{Prepared, prepare};
+use super::rate::Rate;
 use super::state::{CopyState, Run};
 use super::worker::{Connections, Context, Share, TableRun, Worker};
 use crate::lsn::Lsn;
@@ -50,8 +51,8 @@ pub struct CopySettings {
     pub existing_rows: ExistingRows,
     /// See [`CopyMode`].
     pub mode: CopyMode,
-    /// As many bytes go in a second at most; 0: as many as can.
-    pub max_rate: u64,
+    /// How fast this copy may go, together with all that share the limit.
+    pub rate: Option<Arc<Rate>>,
     /// Pairs of connections that copy side by side; at least 1.
     pub workers: usize,
     /// Tables (and partitions) larger than this many bytes are copied in ranges of about this size.
@@ -140,7 +141,7 @@ impl CopyJob {
 
     /// A connection that reads rows.
     pub(super) async fn open_source(&self) -> Result<WireConnection, PgError> {
-        let purpose = if self.scope.settings.max_rate > 0 { Purpose::Paced } else { Purpose::Ordinary };
+        let purpose = if self.scope.settings.rate.is_some() { Purpose::Paced } else { Purpose::Ordinary };
         WireConnection::connect(&self.source, &self.application_name(), purpose).await
     }
 
@@ -163,8 +164,8 @@ impl CopyJob {
 }
 
 /// Copies the job's tables; each is copied on the target when this succeeds. When it fails, is cancelled or dropped,
-/// some may be; nothing else is left behind but tables marked `copying`, which the next job empties. When it fails for
-/// one table, all others are copied, but for those that the target's foreign keys tie to that one.
+/// some may be; nothing else is left behind but tables marked `copying`, which the next job begins anew. When it fails
+/// for one table, all others are copied, but for those that the target's foreign keys tie to that one.
 pub async fn copy(
     job: Arc<CopyJob>,
     observer: Arc<dyn CopyObserver>,

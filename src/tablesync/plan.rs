@@ -9,8 +9,8 @@ use super::source_tables::SourceFacts;
 use super::statement::{self, Format};
 use super::target_tables::TargetTable;
 use super::{CopySettings, ExistingRows};
-use crate::postgres::binary;
-use crate::relation::TableName;
+use crate::postgres::{binary, catalog};
+use crate::relation::{ReplicaIdentity, TableName};
 use crate::source::publication::{Leaf, PublishedTable};
 use crate::sql::Sql;
 
@@ -72,6 +72,13 @@ pub fn merge_key<'a>(published: &PublishedTable, target: &'a TargetTable, copied
     };
     let usable = || target.keys.iter().filter(|key| key.iter().all(|column| copied.contains(column)));
     usable().find(is_identity).or_else(|| usable().next()).map(Vec::as_slice)
+}
+
+/// Whether the source has no two rows of the same key: its replica identity is an index, unless it is the whole row.
+fn is_unique(published: &PublishedTable, key: &[String]) -> bool {
+    let identity = &published.identity_columns;
+    let by_index = matches!(published.identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
+    by_index && !identity.is_empty() && identity.iter().all(|column| key.contains(column))
 }
 
 /// What a plan depends on besides the table.
@@ -150,7 +157,12 @@ fn write(published: &PublishedTable, target: &TargetTable, columns: &[String], g
     let always = |name: &&String| target.column(name).is_some_and(|column| column.identity_always);
     let identity_always: Vec<String> = columns.iter().filter(always).cloned().collect();
     let (table, kind) = (&published.name, target.kind);
-    let merge = Merge { table, kind, columns, key, identity_always: &identity_always };
+    let is_own =
+        |name: &&String| target.column(name).is_some_and(|column| column.base_type_oid < catalog::FIRST_USER_OID);
+    let comparable: Vec<String> = key.iter().filter(is_own).cloned().collect();
+    let is_unique = is_unique(published, key);
+    let merge =
+        Merge { table, kind, columns, key, comparable: &comparable, is_unique, identity_always: &identity_always };
     let apply = if overwrites { merge.overwrite() } else { merge.align() };
     Write::Merge { create: merge.create_staging(), copy: merge.copy_in(), apply }
 }
@@ -173,6 +185,8 @@ fn cut(published: &PublishedTable, leaf: &Leaf, columns: &[String], given: Given
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::super::fixture;
     use super::super::source_tables::Size;
     use super::*;
@@ -210,9 +224,10 @@ mod tests {
     fn a_self_reference_and_a_merge_are_one_piece() {
         let published = fixture::partitioned("t", &["id", "v"], &[("t1", 2500), ("t2", 10)]);
         let target = fixture::target(&["id", "v"]);
-        const MERGE: CopySettings = CopySettings { existing_rows: ExistingRows::Merge, ..SETTINGS };
+        static MERGE: LazyLock<CopySettings> =
+            LazyLock::new(|| CopySettings { existing_rows: ExistingRows::Merge, ..SETTINGS });
         let one = planned(&published, &target, |given| given.self_reference = true);
-        let other = planned(&published, &target, |given| given.settings = &MERGE);
+        let other = planned(&published, &target, |given| given.settings = &*MERGE);
         let aligned = planned(&published, &target, |given| given.aligned = true);
         for plan in [&one, &other, &aligned] {
             assert_eq!(plan.pieces.len(), 1);
@@ -224,7 +239,11 @@ mod tests {
             _ => false,
         };
         assert!(ends(&other, r#"DO UPDATE SET "v" = EXCLUDED."v""#), "{:?}", other.write);
-        assert!(ends(&aligned, r#"AS old WHERE old."id" = new."id")"#), "{:?}", aligned.write);
+        assert!(
+            ends(&aligned, r#"(old."id", old."v")::record OPERATOR(pg_catalog.*=) ROW(new."id", new."v")::record)"#),
+            "{:?}",
+            aligned.write
+        );
     }
 
     #[test]
@@ -275,6 +294,15 @@ mod tests {
         assert_eq!(blank.write, Write::Blank);
         assert_eq!(blank.pieces[0].reads[0].select.as_str(), r#"SELECT count(*) FROM ONLY "s"."t""#);
         assert_eq!(planned(&fixture::partitioned("t", &["id"], &[]), &target, |_| ()).pieces, [Piece::default()]);
+    }
+
+    #[test]
+    fn of_a_key_that_is_the_sources_too_there_is_one_row_each() {
+        let mut published = fixture::published("t", &["a", "b"]);
+        assert!(is_unique(&published, &["a".into()]) && is_unique(&published, &["b".into(), "a".into()]));
+        assert!(!is_unique(&published, &["b".into()]));
+        published.identity = ReplicaIdentity::Full;
+        assert!(!is_unique(&published, &["a".into()]));
     }
 
     #[test]

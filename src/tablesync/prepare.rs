@@ -219,6 +219,10 @@ async fn empty(target: &Client, tables: &[(&TableName, Kind)]) -> Result<(), PgE
         Err(error) => return Err(error),
     }
     target.batch(&BACK).await?;
+    // As TRUNCATE does: what was written before is there when it is deleted.
+    for (table, kind) in tables {
+        target.batch(&statement::lock_out_writers(table, *kind)).await?;
+    }
     for (table, kind) in tables {
         target.batch(&statement::delete(table, *kind)).await?;
     }

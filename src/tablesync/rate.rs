@@ -14,7 +14,7 @@ pub(super) const PIECE: usize = 32 * 1024;
 /// A timer's resolution. What comes later than that is not made up for.
 const TICK: Duration = Duration::from_millis(1);
 
-/// A limit, which all workers of a copy share.
+/// A limit, for all the copies that share it: their bytes count together.
 #[derive(Debug)]
 pub struct Rate {
     /// Bytes in a second.

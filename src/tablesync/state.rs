@@ -24,8 +24,8 @@ use crate::sql::Sql;
 /// Where a table's initial copy stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CopyState {
-    /// Begun, perhaps partly committed. Found at start it means that a run ended in the middle: the table is emptied
-    /// and copied again.
+    /// Begun, perhaps partly committed: then rows are counted. Found at start it means that a run ended in the middle,
+    /// or that somebody wants it so: the table is copied again, and what becomes of its rows [`super::fate`] says.
     Copying,
     /// All rows of the snapshot are there, and its changes since are applied beside the stream. Found at start it means
     /// that a run ended meanwhile: how far it got is not known, and the table is copied again.
@@ -241,8 +241,8 @@ const LOCK_ALL: Sql =
     Sql::new("SELECT FROM walferry.table_state WHERE stream = $1 ORDER BY schema_name, table_name FOR UPDATE");
 
 const MARK_ALL: Sql = Sql::new(
-    "UPDATE walferry.table_state SET state = 'copying', copier = $2, rows_copied = 0, finished_at = NULL, \
-     error = NULL WHERE stream = $1 AND state <> 'paused'",
+    "UPDATE walferry.table_state SET state = 'copying', copier = $2, finished_at = NULL, error = NULL, \
+     rows_copied = CASE WHEN state = 'copying' THEN rows_copied ELSE 0 END WHERE stream = $1 AND state <> 'paused'",
 );
 
 /// Marks every table of the stream, but those that are paused, to be copied again by the next run (the slot is gone,

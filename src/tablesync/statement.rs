@@ -106,6 +106,12 @@ pub fn truncate(tables: &[(&TableName, Kind)]) -> Sql {
     Sql::format("TRUNCATE {}", &[&Sql::join(&tables, ", ")])
 }
 
+/// Keeps others from writing to a table until the transaction ends, and waits for those that have: who may DELETE may
+/// do it (`LockTableAclCheck` in lockcmds.c). Readers go on.
+pub fn lock_out_writers(table: &TableName, kind: Kind) -> Sql {
+    Sql::format("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", &[&only(table, kind)])
+}
+
 /// Empties one, row by row.
 pub fn delete(table: &TableName, kind: Kind) -> Sql {
     Sql::format("DELETE FROM {}", &[&only(table, kind)])

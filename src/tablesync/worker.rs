@@ -26,7 +26,6 @@ use super::order::ForeignKey;
 use super::patience::Patience;
 use super::plan::{Piece, TablePlan, Write};
 use super::pump::{PumpError, pump};
-use super::rate::Rate;
 use super::snapshot::{ReadError, Reading};
 use super::state::{self, CopyState, Run};
 use super::statement::{self, Format};
@@ -43,15 +42,13 @@ pub(super) struct Context {
     pub observer: Arc<dyn CopyObserver>,
     pub aside: Aside,
     pub patience: Patience,
-    pub rate: Option<Rate>,
 }
 
 impl Context {
     /// `keys`: the foreign keys that the target checks.
     pub fn new(job: Arc<CopyJob>, observer: Arc<dyn CopyObserver>, keys: Vec<ForeignKey>) -> Self {
         let patience = Patience::new(job.patience);
-        let rate = Rate::new(job.scope.settings.max_rate);
-        Self { run: job.run(), job, observer, aside: Aside::new(keys), patience, rate }
+        Self { run: job.run(), job, observer, aside: Aside::new(keys), patience }
     }
 
     pub fn set_aside(&self, table: &TableName, error: CopyError) {
@@ -313,7 +310,8 @@ impl At<'_> {
                 self.context.report(table, CopyState::Copying);
             }
         };
-        pump(&mut reading, target, self.context.rate.as_ref(), meter).await.map_err(|error| match error {
+        let rate = self.context.job.scope.settings.rate.as_deref();
+        pump(&mut reading, target, rate, meter).await.map_err(|error| match error {
             PumpError::Source(error) => self.read_failed(error),
             PumpError::Target(error) => self.target_failed(error),
         })

@@ -46,7 +46,9 @@ async fn what_a_target_lacks_or_holds_is_found_before_anything_is_written() {
 
     // Merged: own rows stay, the source's win.
     assert!(daemon.terminate(seconds(20)).await.success());
-    let mut merging = pair.daemon("").extra("[copy]\nexisting_rows = \"merge\"").start();
+    let mut merging = pair.daemon("").extra("[copy]\nexisting_rows = \"merge\"").prepare();
+    merging.guard();
+    merging.start();
     merging.wait_ready(seconds(20)).await;
     pair.equal(&["b"], seconds(10)).await;
     assert_eq!(text(&pair.target, "SELECT count(*) FROM a WHERE v = 'new'").await.unwrap(), "9");
@@ -55,6 +57,14 @@ async fn what_a_target_lacks_or_holds_is_found_before_anything_is_written() {
     run(&pair.source, "DELETE FROM b").await;
     pair.equal(&["b"], seconds(10)).await;
     assert_eq!(text(&pair.target, "SELECT count(*) FROM a WHERE v = 'later'").await.unwrap(), "9");
+    // All of it again, and they stay.
+    run(&pair.target, "UPDATE a SET v = 'not so' WHERE v = 'later'").await;
+    assert_eq!(merging.answered(&["target", "resync", "t"]).await.0, Some(0));
+    let mended =
+        async || text(&pair.target, "SELECT count(*) FROM a WHERE v = 'later'").await.filter(|rows| rows == "9");
+    wait_for("the source's rows to win again", seconds(20), mended).await;
+    assert_eq!(text(&pair.target, "SELECT v FROM a WHERE id = 100").await.unwrap(), "own");
+    merging.wait_ready(seconds(20)).await;
     assert!(merging.terminate(seconds(20)).await.success());
 
     // Truncated: another stream to another target that holds rows.

@@ -14,6 +14,13 @@ async fn reload(daemon: &mut Daemon) {
     wait_for("the stream to begin anew", seconds(20), anew).await;
 }
 
+/// Waits until a table that was added is one of the others: until then a reload has it copied again.
+async fn joined(pair: &Pair, table: &str) {
+    let done = format!("SELECT 1 FROM walferry.table_state WHERE table_name = '{table}' AND state = 'done'");
+    let joined = async || text(&pair.target, &done).await.map(drop);
+    wait_for("the table to join", seconds(30), joined).await;
+}
+
 fn target(name: &str, url: &str) -> String {
     format!("[[target]]\nname = \"{name}\"\nurl = \"{url}\"\n\n")
 }
@@ -82,6 +89,7 @@ async fn tables_and_settings_change_while_it_runs() {
     reload(&mut daemon).await;
     run(&pair.source, "INSERT INTO u VALUES (2)").await;
     pair.equal(&["t", "u"], seconds(30)).await;
+    joined(&pair, "u").await;
 
     // What was not followed meanwhile is copied again.
     daemon.reconfigure("tables = [\"public.*\"]", "tables = [\"public.t\"]");
@@ -92,6 +100,7 @@ async fn tables_and_settings_change_while_it_runs() {
     daemon.reconfigure("tables = [\"public.t\"]", "tables = [\"public.*\"]");
     reload(&mut daemon).await;
     pair.equal(&["t", "u"], seconds(30)).await;
+    joined(&pair, "u").await;
 
     // A conflict that was mended halts from now on.
     run(&pair.target, "DELETE FROM t WHERE id = 1").await;

@@ -147,6 +147,10 @@ async fn with_copy_mode_merge_readers_miss_no_row_while_tables_are_copied_again_
     assert_eq!(daemon.answered(&["table", "resync", "public.t"]).await.0, Some(0));
     pair.equal(&["t"], seconds(60)).await;
     daemon.wait_ready(seconds(60)).await;
+    run(&pair.target, "DELETE FROM t WHERE id = 2; INSERT INTO t VALUES (-1, 'only here')").await;
+    assert_eq!(daemon.answered(&["target", "resync", "t"]).await.0, Some(0));
+    pair.equal(&["t"], seconds(60)).await;
+    daemon.wait_ready(seconds(60)).await;
 
     let written = "SELECT count(*) FROM t WHERE xmin::text::bigint > ";
     let now = text(&pair.target, "SELECT txid_current()").await.unwrap();

@@ -138,8 +138,8 @@ impl<T: Copy + Ord + Add<Duration, Output = T>> Joining<T> {
         let is_near = keeps_up && lanes.is_near();
         match self {
             Joining::Failed(until) if now < until => (self, Ask::Nothing),
-            Joining::Not | Joining::Failed(_) if is_near => (Joining::Near(1), Ask::Store),
-            Joining::Near(looks) if is_near && looks < STEADY => (Joining::Near(looks + 1), Ask::Store),
+            Joining::Not | Joining::Failed(_) if is_near => (Joining::Near(1), Ask::Nothing),
+            Joining::Near(looks) if is_near && looks < STEADY => (Joining::Near(looks + 1), Ask::Nothing),
             Joining::Near(_) if is_near => {
                 lanes.main.take_in(lanes.id, lanes.own);
                 (Joining::Held(now + JOINING), Ask::Joins)

@@ -40,7 +40,7 @@ impl ConnectOptions {
                 Renewal::Text(_) => self.describe(),
                 Renewal::File(file) => format!("the connection string in {}", file.display()),
             };
-            PgError::Connect { message: format!("{of}: {why}"), verdict: Verdict::Retry }
+            PgError::no_session(format!("{of}: {why}"), Verdict::Retry)
         };
         let text = match renewal {
             Renewal::Text(text) => text.clone(),

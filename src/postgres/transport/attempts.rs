@@ -34,20 +34,23 @@ pub(super) struct Failure {
     other_encryption: bool,
     /// Another server may answer better.
     other_server: bool,
+    /// This server has answered, with an error.
+    answered: Option<Arc<str>>,
 }
 
 impl Failure {
     pub(super) fn halt(step: &str, why: impl std::fmt::Display, hint: &str) -> Self {
-        Self {
-            message: format!("{step}: {why}"),
-            verdict: Verdict::halt(hint),
-            other_encryption: false,
-            other_server: true,
-        }
+        Self { verdict: Verdict::halt(hint), ..Self::retry(step, why) }
     }
 
     pub(super) fn retry(step: &str, why: impl std::fmt::Display) -> Self {
-        Self { message: format!("{step}: {why}"), verdict: Verdict::Retry, other_encryption: false, other_server: true }
+        Self {
+            message: format!("{step}: {why}"),
+            verdict: Verdict::Retry,
+            other_encryption: false,
+            other_server: true,
+            answered: None,
+        }
     }
 
     pub(super) fn io(step: &str, error: &io::Error) -> Self {
@@ -56,12 +59,13 @@ impl Failure {
 
     pub(super) fn tls(failure: TlsFailure) -> Self {
         let message = format!("TLS: {failure}");
-        Self { message, verdict: failure.verdict, other_encryption: true, other_server: true }
+        Self { message, verdict: failure.verdict, other_encryption: true, other_server: true, answered: None }
     }
 
-    /// What start-up and authentication came to.
-    fn startup(error: &PgError) -> Self {
+    /// What start-up and authentication at this server came to.
+    fn startup(error: &PgError, peer: &Arc<str>) -> Self {
         let verdict = error.verdict();
+        let answered = None;
         match error {
             PgError::Server(server) => Self {
                 message: format!("{}: {server}", step_of(&server.code)),
@@ -69,18 +73,22 @@ impl Failure {
                 // "no pg_hba.conf entry … no encryption" is 28000; a wrong password stays wrong in clear text.
                 other_encryption: server.code == "28000",
                 other_server: server.code == "57P03" || server.code == "53300",
+                answered: Some(Arc::clone(peer)),
             },
             PgError::Connection { source, .. } => Self {
                 message: format!("start-up: {}", lost(source)),
                 verdict,
                 other_encryption: true,
                 other_server: true,
+                answered,
             },
             // What answers there is no server: the next host may be one.
             PgError::Protocol { .. } => {
-                Self { message: error.to_string(), verdict, other_encryption: false, other_server: true }
+                Self { message: error.to_string(), verdict, other_encryption: false, other_server: true, answered }
             }
-            other => Self { message: other.to_string(), verdict, other_encryption: false, other_server: false },
+            other => {
+                Self { message: other.to_string(), verdict, other_encryption: false, other_server: false, answered }
+            }
         }
     }
 }
@@ -148,13 +156,10 @@ fn prepare_tls(options: &ConnectOptions) -> Result<Option<Tls>, PgError> {
     if options.tls.mode == SslMode::Disable || !tcp {
         return Ok(None);
     }
-    let refused =
-        |failure: TlsFailure| PgError::Connect { message: format!("TLS: {failure}"), verdict: failure.verdict };
+    let refused = |failure: TlsFailure| PgError::no_session(format!("TLS: {failure}"), failure.verdict);
     if options.tls.direct && matches!(options.tls.mode, SslMode::Allow | SslMode::Prefer) {
-        return Err(PgError::Connect {
-            message: "sslnegotiation=direct needs TLS, which the sslmode leaves open".to_owned(),
-            verdict: Verdict::halt("set sslmode=require or stronger"),
-        });
+        let message = "sslnegotiation=direct needs TLS, which the sslmode leaves open";
+        return Err(PgError::no_session(message, Verdict::halt("set sslmode=require or stronger")));
     }
     Tls::prepare(&options.tls).map(Some).map_err(refused)
 }
@@ -223,8 +228,8 @@ async fn attempt<D: Dialect>(
     dialect: &D,
 ) -> Result<D::Session, Failure> {
     let opened = open(target.options, address, encryption).await?;
-    let mut session = dialect.start(opened, target).await.map_err(|error| Failure::startup(&error))?;
-    check_attrs(&mut session, attrs).await?;
+    let mut session = dialect.start(opened, target).await.map_err(|error| Failure::startup(&error, &target.peer))?;
+    check_attrs(&mut session, attrs, &target.peer).await?;
     Ok(session)
 }
 
@@ -236,7 +241,7 @@ async fn open(options: &ConnectOptions, address: &Address, encryption: Encryptio
     encrypt(link, address, reach, encryption).await
 }
 
-async fn check_attrs<S: Session>(session: &mut S, attrs: TargetSessionAttrs) -> Result<(), Failure> {
+async fn check_attrs<S: Session>(session: &mut S, attrs: TargetSessionAttrs, peer: &Arc<str>) -> Result<(), Failure> {
     const IN_RECOVERY: Sql = Sql::new("SELECT pg_catalog.pg_is_in_recovery()");
     const READ_ONLY: Sql = Sql::new("SHOW transaction_read_only");
     let (question, wanted, word) = match attrs {
@@ -246,7 +251,7 @@ async fn check_attrs<S: Session>(session: &mut S, attrs: TargetSessionAttrs) -> 
         TargetSessionAttrs::Primary => (IN_RECOVERY, false, "server is in hot standby mode"),
         TargetSessionAttrs::Standby => (IN_RECOVERY, true, "server is not in hot standby mode"),
     };
-    let answer = session.ask(&question).await.map_err(|error| Failure::startup(&error))?;
+    let answer = session.ask(&question).await.map_err(|error| Failure::startup(&error, peer))?;
     let yes = matches!(answer.as_deref(), Some("on" | "t"));
     if yes == wanted { Ok(()) } else { Err(Failure::retry("target_session_attrs", word)) }
 }
@@ -315,7 +320,8 @@ fn summary(failures: &[(Arc<str>, Failure)]) -> PgError {
         Some(failure) => failure.verdict.clone(),
         None => Verdict::halt("name at least one host"),
     };
-    PgError::Connect { message: format!("cannot connect to {}", lines.join("; ")), verdict }
+    let answered = failures.iter().filter_map(|(_, failure)| failure.answered.clone()).collect();
+    PgError::Connect { message: format!("cannot connect to {}", lines.join("; ")), verdict, answered }
 }
 
 /// One more stream to a server that is already known to work, for a cancel request.

@@ -71,15 +71,15 @@ pub(crate) trait Session: Send {
 
 /// The server wants a password and there is none.
 pub(crate) fn no_password(peer: &str) -> PgError {
-    PgError::Connect {
-        message: format!("{peer}: the server asks for a password and none is configured"),
-        verdict: Verdict::halt("give the password in the connection string, PGPASSWORD or the password file"),
-    }
+    PgError::no_session(
+        format!("{peer}: the server asks for a password and none is configured"),
+        Verdict::halt("give the password in the connection string, PGPASSWORD or the password file"),
+    )
 }
 
 /// Authentication that cannot be done, or must not.
 pub(crate) fn authentication(peer: &str, why: &str, hint: &str) -> PgError {
-    PgError::Connect { message: format!("{peer}: authentication: {why}"), verdict: Verdict::halt(hint) }
+    PgError::no_session(format!("{peer}: authentication: {why}"), Verdict::halt(hint))
 }
 
 /// Channel binding is demanded and cannot be had.

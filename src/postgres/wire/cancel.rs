@@ -40,10 +40,8 @@ impl Canceller {
     /// [`PgError::Connect`] when the server cannot be reached or gave no key.
     pub async fn cancel(&self) -> Result<(), PgError> {
         let Some(key) = &self.key else {
-            return Err(PgError::Connect {
-                message: format!("{}: the server gave no key to cancel by", self.peer),
-                verdict: Verdict::Retry,
-            });
+            let message = format!("{}: the server gave no key to cancel by", self.peer);
+            return Err(PgError::no_session(message, Verdict::Retry));
         };
         let mut request = BytesMut::with_capacity(8 + key.len());
         request.put_u32(8 + key.len() as u32);

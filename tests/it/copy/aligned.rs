@@ -138,3 +138,59 @@ async fn what_cannot_be_merged_is_emptied_and_said_to_be() {
     assert_equal(&bench.source, &bench.target, &all).await;
     assert_eq!(versions(&bench, "parent").await, parent);
 }
+
+#[tokio::test]
+async fn keys_may_be_of_any_type() {
+    let tables = "CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad'); CREATE DOMAIN feeling AS mood;
+        CREATE TYPE place AS (x int, y int); CREATE TABLE felt (at feeling PRIMARY KEY, v text);
+        CREATE TABLE seen (id int, at place, how feeling, v text, PRIMARY KEY (id, at, how))";
+    let rows = "INSERT INTO felt VALUES ('sad', 'a'), ('ok', 'b'), ('glad', 'c');
+        INSERT INTO seen SELECT n, ROW(n, -n)::place, 'ok', 'v' FROM generate_series(1, 100) n";
+    let bench = Bench::new(tables, rows, "").await;
+    bench.copy(&["felt", "seen"], merge()).await.unwrap();
+    let rows =
+        |table: &str| format!("SELECT string_agg(t || ' ' || xmin, ', ' ORDER BY t) FROM {table} t WHERE v = 'c'");
+    let before = text(&bench.target, &rows("felt")).await;
+    execute(&bench.source, "UPDATE felt SET v = 'new' WHERE at::mood = 'sad'; DELETE FROM felt WHERE v = 'b'").await;
+    execute(&bench.source, "UPDATE seen SET at = ROW(0, 0)::place WHERE id = 1; DELETE FROM seen WHERE id = 2").await;
+    bench.copy(&["felt", "seen"], merge()).await.unwrap();
+    assert_equal(&bench.source, &bench.target, &["felt", "seen"]).await;
+    assert_eq!(text(&bench.target, &rows("felt")).await, before, "it was touched");
+}
+
+#[tokio::test]
+async fn what_was_written_before_and_is_committed_meanwhile_is_compared_too() {
+    let bench = Bench::new("CREATE TABLE t (id int PRIMARY KEY, v text)", ROWS, "").await;
+    bench.copy(&["t"], merge()).await.unwrap();
+    // As a session does that the daemon has given up, and that lives on there.
+    let late = bench.cluster.connect(&bench.target_db.name).await;
+    execute(&late, "BEGIN; INSERT INTO t VALUES (-1, 'late'); UPDATE t SET v = 'late' WHERE id = 1").await;
+    let snapshot = bench.export().await;
+    let copying = tokio::spawn(run(bench.job(&snapshot, &["t"], merge()).await, Watcher::default()));
+    let waits = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND NOT granted";
+    let waits = async || (text(&bench.target, waits).await.as_deref() == Some("1")).then_some(());
+    wait_for("the copy to wait for it", seconds(30), waits).await;
+    execute(&late, "COMMIT").await;
+    copying.await.unwrap().0.unwrap();
+    assert_equal(&bench.source, &bench.target, &["t"]).await;
+}
+
+#[tokio::test]
+async fn rows_that_stay_or_are_there_twice_are_told_of_and_nothing_is_changed() {
+    let tables = "CREATE TABLE kept (id int PRIMARY KEY, v text); CREATE TABLE twice (id int, v text)";
+    let rows = "INSERT INTO kept VALUES (1, 'a'), (2, 'b'); INSERT INTO twice VALUES (1, 'a'), (2, 'b');
+        ALTER TABLE twice REPLICA IDENTITY FULL";
+    let keeping = "ALTER TABLE twice ADD PRIMARY KEY (id);
+        CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+        CREATE TRIGGER keep BEFORE DELETE ON kept FOR EACH ROW EXECUTE FUNCTION keep();
+        ALTER TABLE kept ENABLE ALWAYS TRIGGER keep";
+    let bench = Bench::new(tables, rows, keeping).await;
+    bench.copy(&["kept", "twice"], merge()).await.unwrap();
+    execute(&bench.source, "UPDATE kept SET v = 'new' WHERE id = 1; INSERT INTO twice VALUES (2, 'b')").await;
+    for table in ["kept", "twice"] {
+        let before = versions(&bench, table).await;
+        let error = walferry::error::chain(&bench.copy(&[table], merge()).await.unwrap_err());
+        assert!(error.contains(&format!("{table}_pkey")), "{error}");
+        assert_eq!(versions(&bench, table).await, before);
+    }
+}

@@ -11,7 +11,7 @@ use walferry::relation::{ReplicaIdentity, TableName};
 use walferry::source::publication::{Leaf, PublishedColumn, PublishedTable, TableKind};
 use walferry::sql::Sql;
 use walferry::tablesync::{
-    CopyError, CopyJob, CopyMode, CopyObserver, CopyProgress, CopyScope, CopySettings, CopyState, ExistingRows,
+    CopyError, CopyJob, CopyMode, CopyObserver, CopyProgress, CopyScope, CopySettings, CopyState, ExistingRows, Rate,
     TableState, state,
 };
 
@@ -41,7 +41,7 @@ pub struct Wishes {
     pub replica_role: bool,
     pub insert_published: bool,
     pub workers: usize,
-    pub max_rate: u64,
+    pub rate: Option<Arc<Rate>>,
     pub range_bytes: u64,
     /// Where the target is reached, if not directly.
     pub target_url: Option<String>,
@@ -58,7 +58,7 @@ impl Default for Wishes {
             replica_role: true,
             insert_published: true,
             workers: 3,
-            max_rate: 0,
+            rate: None,
             range_bytes: 1 << 30,
             target_url: None,
             source_url: None,
@@ -138,7 +138,7 @@ impl Bench {
                     existing_rows: wishes.existing_rows,
                     mode: wishes.mode,
                     workers: wishes.workers,
-                    max_rate: wishes.max_rate,
+                    rate: wishes.rate,
                     range_bytes: wishes.range_bytes,
                 },
             },

@@ -25,6 +25,8 @@ pub enum Mode {
     MuteServer,
     /// Drops the server's side of each connection, silently: the client is not told.
     HalfOpen,
+    /// The same, and resets new ones: a server that is gone, behind something that speaks for it.
+    Gone,
     /// Carries everything, one byte per write.
     SplitBytes,
     /// Carries this many bytes per second in each direction of each connection.
@@ -122,7 +124,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, mode: Watched) {
 /// Carries one connection until an end closes it, a reset is asked for, or the proxy is dropped.
 async fn connection(mut client: TcpStream, shared: Arc<Shared>, mut mode: Watched) {
     let (now, cuts) = *mode.borrow_and_update();
-    if now == Mode::Refuse {
+    if matches!(now, Mode::Refuse | Mode::Gone) {
         return reset(client);
     }
     let upstream = shared.upstream.load(Ordering::Relaxed);
@@ -133,11 +135,12 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>, mut mode: Watche
     let ending = {
         let (client_read, client_write) = client.split();
         let (server_read, server_write) = server.split();
-        let held = |now: Mode| matches!(now, Mode::Stall | Mode::HalfOpen);
+        let held = |now: Mode| matches!(now, Mode::Stall | Mode::HalfOpen | Mode::Gone);
         let up = carry(client_read, server_write, mode.clone(), &shared.to_server, held);
-        let held = |now: Mode| matches!(now, Mode::Stall | Mode::HalfOpen | Mode::MuteServer);
+        let held = |now: Mode| matches!(now, Mode::Stall | Mode::HalfOpen | Mode::Gone | Mode::MuteServer);
         let down = carry(server_read, client_write, mode.clone(), &shared.to_client, held);
-        let is_ending = |&(now, all): &(Mode, u64)| all != cuts || matches!(now, Mode::Refuse | Mode::HalfOpen);
+        let is_ending =
+            |&(now, all): &(Mode, u64)| all != cuts || matches!(now, Mode::Refuse | Mode::HalfOpen | Mode::Gone);
         // Either direction's end ends both: the PostgreSQL protocol has no half-closed connections.
         tokio::select! {
             () = up => None,
@@ -147,7 +150,7 @@ async fn connection(mut client: TcpStream, shared: Arc<Shared>, mut mode: Watche
     };
     match ending {
         None => {}
-        Some(Mode::HalfOpen) => {
+        Some(Mode::HalfOpen | Mode::Gone) => {
             drop(server);
             // What is sent from now on soon has no room: a silent peer acknowledges nothing, this one takes nothing.
             let _ = socket2::SockRef::from(&client).set_recv_buffer_size(4096);

@@ -72,7 +72,7 @@ fn a_target_joins_in_a_stream_that_brings_it_nothing() {
     for looks in 1..=STEADY {
         let ask;
         (joining, ask) = both.look(joining, Duration::ZERO);
-        assert_eq!((joining, ask), (Joining::Near(looks), Ask::Store));
+        assert_eq!((joining, ask), (Joining::Near(looks), Ask::Nothing));
     }
     // It counts in the main lane from now on: what is confirmed there stands still until it is there.
     let (joining, ask) = both.look(joining, Duration::ZERO);
@@ -93,7 +93,7 @@ fn a_target_that_has_not_stored_what_it_was_sent_stays() {
     // Not far behind it may wait for something, as everybody does under load.
     both.stored(START + NEAR + 1);
     both.sent(START + NEAR + 2);
-    assert_eq!(both.look(Joining::Not, SECOND), (Joining::Near(1), Ask::Store));
+    assert_eq!(both.look(Joining::Not, SECOND), (Joining::Near(1), Ask::Nothing));
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_target_whose_own_lane_has_not_read_as_far_as_the_others_stays() {
     assert_eq!(both.look(Joining::Not, SECOND), (Joining::Not, Ask::Nothing));
     // While nobody reads the main slot, there is nobody to be behind.
     both.main.session_ends();
-    assert_eq!(both.look(Joining::Not, SECOND), (Joining::Near(1), Ask::Store));
+    assert_eq!(both.look(Joining::Not, SECOND), (Joining::Near(1), Ask::Nothing));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_target_that_has_not_recognised_its_source_stays() {
     both.own.session_begins();
     assert_eq!(both.look(Joining::Not, SECOND), (Joining::Not, Ask::Nothing));
     both.own.recognised(ID);
-    assert_eq!(both.look(Joining::Not, SECOND), (Joining::Near(1), Ask::Store));
+    assert_eq!(both.look(Joining::Not, SECOND), (Joining::Near(1), Ask::Nothing));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_target_that_does_not_get_there_in_time_holds_nothing_back() {
     assert_eq!((failed, ask), (Joining::Failed(JOINING + SECOND + REST), Ask::Nothing));
     assert_eq!(confirmed(), Some(Lsn::new(START + 20)), "it goes on");
     assert_eq!(both.look(failed, JOINING + REST), (failed, Ask::Nothing));
-    assert_eq!(both.look(failed, JOINING + REST + 2 * SECOND), (Joining::Near(1), Ask::Store));
+    assert_eq!(both.look(failed, JOINING + REST + 2 * SECOND), (Joining::Near(1), Ask::Nothing));
 }
 
 fn commit(lsn: u64) -> crate::change::Commit {
