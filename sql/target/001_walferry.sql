@@ -7,7 +7,7 @@ CREATE TABLE walferry.migration (
 );
 
 -- One row per stream, and one per lane of tables that are brought in beside it. The row moves in the same transaction
--- as the data, by compare-and-set on end_lsn.
+-- as the data, by compare-and-set on end_lsn, and only for whoever has claimed it last.
 CREATE TABLE walferry.progress (
     stream            text PRIMARY KEY,
     system_identifier text NOT NULL,        -- of the source, from IDENTIFY_SYSTEM
@@ -20,6 +20,7 @@ CREATE TABLE walferry.progress (
     commit_time       timestamptz,          -- its time, by the source's clock: by both it is recognised in the WAL
     paused_at         timestamptz,          -- set: an operator has paused the target, and nothing is applied to it
     lane_of           text,                 -- set: the row is of some tables only, on their way into this stream
+    epoch             bigint NOT NULL DEFAULT 1,  -- how often it was claimed: sessions of earlier claims move it no more
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
 

@@ -37,7 +37,7 @@ pub enum ApplyError {
     /// The target's table does not fit the source's.
     #[error("{table}: {problem}; found at {lsn}")]
     Schema { table: TableName, problem: String, lsn: Lsn, hint: String },
-    /// The progress row is not where this daemon left it.
+    /// The progress row is not where this session left it, or another one has claimed it.
     #[error("stream \"{stream}\": the progress row on the target was moved by somebody else (expected {expected})")]
     Fenced { stream: String, expected: EndLsn },
     /// The progress row stands where neither the last nor the present commit left it: the target has crashed and lost

@@ -18,7 +18,7 @@ use super::error::{ApplyError, ConflictKind};
 use super::flight::{Flight, Step};
 use super::load::load;
 use super::observer::Observer;
-use super::progress::{self, Stream};
+use super::progress::{self, Epoch, Stream};
 use super::queue::{Ahead, Batch, Held};
 use super::session::Session;
 use super::statement::GUARD;
@@ -46,6 +46,8 @@ pub enum ConflictPolicy {
 pub struct AppliedTo {
     /// The stream whose progress row is moved.
     pub stream: Stream,
+    /// By which claim of it.
+    pub epoch: Epoch,
     /// What to do about conflicts.
     pub policy: ConflictPolicy,
     /// What to do with a change of one row that the target does not take.
@@ -63,6 +65,7 @@ pub struct AppliedTo {
 pub struct Applier {
     pub(super) session: Session,
     pub(super) stream: Stream,
+    pub(super) epoch: Epoch,
     pub(super) policy: ConflictPolicy,
     pub(super) on_error: OnError,
     /// Whether a change may be set aside now.
@@ -111,11 +114,12 @@ pub(super) const ROLLBACK_TO: Sql = Sql::new("ROLLBACK TO SAVEPOINT walferry_pie
 impl Applier {
     /// An applier for an open session whose target has stored progress up to `stored`.
     pub fn new(session: Session, options: AppliedTo, stored: EndLsn) -> Self {
-        let AppliedTo { stream, policy, on_error, bulk, copied, observer } = options;
+        let AppliedTo { stream, epoch, policy, on_error, bulk, copied, observer } = options;
         let begun = Instant::now();
         Self {
             session,
             stream,
+            epoch,
             policy,
             on_error,
             may_set_aside: true,
@@ -158,7 +162,7 @@ impl Applier {
         // What was refused may have been mended meanwhile.
         self.resolve(&parts).await?;
         let mut flight = Flight::new(&mut self.session);
-        begin(&mut flight, &self.stream, self.stored)?;
+        begin(&mut flight, &self.stream, self.epoch, self.stored)?;
         let changes = parts.iter().flat_map(|part| part.changes.iter().map(|change| (change, position(part))));
         for (at, (change, lsn)) in changes.enumerate() {
             load(&mut flight, self.policy, &self.lettered, change, at, lsn)?;
@@ -215,7 +219,7 @@ impl Applier {
         }
         let mut flight = Flight::new(&mut self.session);
         if !self.open {
-            begin(&mut flight, &self.stream, self.stored)?;
+            begin(&mut flight, &self.stream, self.epoch, self.stored)?;
         }
         flight.control(&SAVEPOINT, Step::Control)?;
         for (at, change) in part.changes.iter().enumerate() {
@@ -373,10 +377,11 @@ impl Applier {
     }
 }
 
-/// Adds the beginning of a target transaction, which goes on only if the progress row is where it was left.
-pub(super) fn begin(flight: &mut Flight<'_>, stream: &Stream, stored: EndLsn) -> Result<(), PgError> {
+/// Adds the beginning of a target transaction, which goes on only if the progress row is where it was left, and nobody
+/// has claimed it since.
+pub(super) fn begin(flight: &mut Flight<'_>, stream: &Stream, epoch: Epoch, stored: EndLsn) -> Result<(), PgError> {
     flight.control(&BEGIN, Step::Control)?;
-    let params = progress::hold_params(stream, stored);
+    let params = progress::hold_params(stream, stored, epoch);
     flight.frame(&progress::HOLD, &progress::HOLD_TYPES, &mut params.into_iter(), Step::Progress)?;
     flight.control(&truncation::DEFER, Step::Control)
 }

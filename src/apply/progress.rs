@@ -4,6 +4,11 @@
 //! is an error that aborts the transaction. So two daemons can never both move it, and a crash at any moment leaves
 //! data and position together. `DurableLsn` is made here and nowhere else.
 //!
+//! Whoever attaches to a target claims the row first ([`claim`]). A session that was given up here, by this daemon or
+//! another, may live on there, with transactions in its socket that it has yet to come to. It would move the row as
+//! rightly as before, and write to tables that are copied again meanwhile, or leave out what has been copied: once the
+//! row is claimed it cannot begin another transaction, and the one at hand has ended.
+//!
 //! A row that is read may be of a commit that is not on the target's disk yet: of this daemon's, or of one that was
 //! just killed. A crash of the target takes it back, and what the source was told to forget meanwhile would be lost. So
 //! what is durable is found out by [`read_durable`] only.
@@ -75,6 +80,15 @@ pub struct Stored {
     pub last: Option<LastCommit>,
     /// Since when an operator has it paused, by its own clock, as `2026-01-31T12:00:00Z`; `None`: it is not paused.
     pub paused_at: Option<String>,
+}
+
+/// Which claim of a progress row a session applies by. Later claims have higher ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch(i64);
+
+impl Epoch {
+    /// Of whoever moves no progress row.
+    pub(super) const NONE: Self = Self(0);
 }
 
 /// What is durable once the target has answered the COMMIT that stored this position, in a session that waits for the
@@ -219,6 +233,24 @@ pub async fn read_durable(client: &Client, stream: &str) -> Result<Option<(Store
     }))
 }
 
+/// Makes the stream's row the caller's, and gives it, with its position, which is durable: it is written, and committed
+/// as in [`read_durable`]. Waits for the transaction of whoever applies by it, and nobody else moves it afterwards.
+///
+/// # Errors
+/// As [`Client::query`].
+pub async fn claim(client: &Client, stream: &str) -> Result<Option<(Epoch, Stored, Option<DurableLsn>)>, PgError> {
+    let claim = Sql::format(
+        "UPDATE walferry.progress SET epoch = epoch + 1 WHERE stream = $1 RETURNING {}, epoch",
+        &[&COLUMNS],
+    );
+    Ok(client.query_opt(&claim, &[&stream]).await?.map(|row| {
+        let epoch = Epoch(row.get("epoch"));
+        let stored = stored(row);
+        let durable = stored.end_lsn.map(|end| DurableLsn::new(end.lsn()));
+        (epoch, stored, durable)
+    }))
+}
+
 fn stored(row: Row) -> Stored {
     let lsn = |text: Option<String>| Lsn::known(text?.parse::<Lsn>().ok()?.as_u64());
     Stored {
@@ -251,22 +283,23 @@ pub async fn register(client: &Client, stream: &Stream) -> Result<(), PgError> {
     client.execute(&insert, &values).await.map(drop)
 }
 
-/// Gives a lane of some tables of the stream `of` its first position, or a new one: whoever still applies through it is
-/// waited for, and finds no row to go on from.
+/// Gives a lane of some tables of the stream `of` its first position, or a new one, and makes it the caller's: whoever
+/// still applies through it is waited for, and does not go on.
 ///
 /// # Errors
 /// As [`Client::execute`].
-pub async fn register_lane(client: &Client, lane: &Stream, of: &str, lsn: Lsn) -> Result<DurableLsn, PgError> {
+pub async fn register_lane(client: &Client, lane: &Stream, of: &str, lsn: Lsn) -> Result<(Epoch, DurableLsn), PgError> {
     let insert = Sql::new(
         "INSERT INTO walferry.progress (stream, system_identifier, timeline, database, slot, lane_of, end_lsn)
          VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn)
-         ON CONFLICT (stream) DO UPDATE SET end_lsn = excluded.end_lsn, updated_at = now()",
+         ON CONFLICT (stream) DO UPDATE
+         SET end_lsn = excluded.end_lsn, epoch = progress.epoch + 1, updated_at = now() RETURNING epoch",
     );
     let (lsn_text, timeline) = (lsn.to_string(), i64::from(lane.timeline));
     let values: [&(dyn postgres_types::ToSql + Sync); 7] =
         [&lane.name, &lane.system_identifier, &timeline, &lane.database, &lane.slot, &of, &lsn_text];
-    client.execute(&insert, &values).await?;
-    Ok(DurableLsn::new(lsn))
+    let row = client.query_one(&insert, &values).await?;
+    Ok((Epoch(row.get(0)), DurableLsn::new(lsn)))
 }
 
 /// Ends all lanes of tables of a stream but these: whoever still applies through another one is waited for, and finds
@@ -372,19 +405,21 @@ pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
         .await
 }
 
-/// Holds the row where it is expected for the length of the transaction: stream, expected position. Raises
-/// `division_by_zero` when it is not there. Whoever may still be applying the same (a session that was given up here
-/// and lives on there) has the row, and is waited for, before its rows are met.
+/// Holds the row where it is expected for the length of the transaction: stream, expected position, epoch. Raises
+/// `division_by_zero` when it is not there, or was claimed since. Whoever may still be applying the same (a session
+/// that was given up here and lives on there) has the row, and is waited for, before its rows are met.
 pub(super) const HOLD: Sql = Sql::new(
-    "SELECT 1 / count(*) FROM (SELECT 1 FROM walferry.progress WHERE stream = $1 AND end_lsn = $2 FOR UPDATE) AS held",
+    "SELECT 1 / count(*) FROM (SELECT 1 FROM walferry.progress WHERE stream = $1 AND end_lsn = $2 AND epoch = $3
+     FOR UPDATE) AS held",
 );
 
-/// The parameter types of [`HOLD`]: text, pg_lsn.
-pub(super) const HOLD_TYPES: [u32; 2] = [25, 3220];
+/// The parameter types of [`HOLD`]: text, pg_lsn, int8.
+pub(super) const HOLD_TYPES: [u32; 3] = [25, 3220, 20];
 
 /// The parameters of [`HOLD`].
-pub(super) fn hold_params(stream: &Stream, at: EndLsn) -> [Param; 2] {
-    [Param::Text(Bytes::copy_from_slice(stream.name.as_bytes())), lsn_param(at.lsn())]
+pub(super) fn hold_params(stream: &Stream, at: EndLsn, epoch: Epoch) -> [Param; 3] {
+    let name = Param::Text(Bytes::copy_from_slice(stream.name.as_bytes()));
+    [name, lsn_param(at.lsn()), Param::Binary(Bytes::copy_from_slice(&epoch.0.to_be_bytes()))]
 }
 
 fn lsn_param(lsn: Lsn) -> Param {

@@ -44,7 +44,7 @@ use super::setup::TargetSetup;
 use super::side::SidePath;
 use super::target::Shared;
 use crate::apply::dead_letter::OnError;
-use crate::apply::progress::{self, Stream};
+use crate::apply::progress::{self, Epoch, Stream};
 use crate::apply::queue::queue;
 use crate::apply::session::Session;
 use crate::apply::worker::{self, Ended};
@@ -197,6 +197,7 @@ struct Bringing {
 struct Copied {
     tables: BTreeMap<TableName, RelationId>,
     copier: String,
+    epoch: Epoch,
     position: DurableLsn,
 }
 
@@ -301,7 +302,7 @@ impl Bringing {
     ) -> Result<Copied, LaunchError> {
         let (setup, id) = (&self.shared.setup, self.board.id);
         // Whoever applied through this lane before must be done with it before its tables are emptied.
-        let position = progress::register_lane(client, &self.stream(), &setup.stream, snapshot.lsn).await?;
+        let (epoch, position) = progress::register_lane(client, &self.stream(), &setup.stream, snapshot.lsn).await?;
         let relation = |table: &PublishedTable| (table.name.clone(), RelationId(table.oid));
         let mut tables: BTreeMap<TableName, RelationId> = scope.tables.iter().map(relation).collect();
         let job = copy::job(setup, self.target(), scope, publication, snapshot, CopyState::CatchingUp);
@@ -318,7 +319,7 @@ impl Bringing {
             self.board.board.tables_failed(id, &failed, &error, &verdict);
         }
         tables.retain(|name, _| done.contains(name));
-        Ok(Copied { tables, copier, position })
+        Ok(Copied { tables, copier, epoch, position })
     }
 
     /// The lane's progress row.
@@ -330,7 +331,7 @@ impl Bringing {
     async fn follow(&self, copied: Copied, snapshot: Snapshot) -> Result<(), LaunchError> {
         let (shared, target) = (&self.shared, self.target());
         let (setup, id) = (&shared.setup, target.id);
-        let Copied { tables, copier, position } = copied;
+        let Copied { tables, copier, epoch, position } = copied;
         let stored = position.end_lsn();
         let account = Arc::new(Account::of(id, &shared.board.names()));
         account.stands_at(id, position, None);
@@ -345,7 +346,7 @@ impl Bringing {
         let observer =
             TablesBoard { target: Arc::clone(&self.board), account: Arc::clone(&account), tables: names.clone() };
         let of = tables.into_iter().map(|(name, relation)| (name, Some(relation))).collect();
-        let mut worker_options = shared.worker_options(target, self.stream(), of, Arc::new(observer));
+        let mut worker_options = shared.worker_options(target, (self.stream(), epoch), of, Arc::new(observer));
         // Dead letters are the stream's.
         worker_options.to.on_error = OnError::Halt;
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);

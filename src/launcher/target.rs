@@ -30,7 +30,7 @@ use super::setup::{Setup, TargetSetup};
 use super::tables::TableLane;
 use super::wish::{Wanted, Wish};
 use crate::apply::observer::Observer;
-use crate::apply::progress::LastCommit;
+use crate::apply::progress::{Epoch, LastCommit};
 use crate::apply::queue::queue;
 use crate::apply::session::Session;
 use crate::apply::worker::{self, Ended, WorkerOptions};
@@ -100,6 +100,7 @@ enum Found {
 /// A target ready to be fed.
 struct Attached {
     session: Session,
+    epoch: Epoch,
     stored: EndLsn,
     last: Option<LastCommit>,
     copied: HashMap<TableName, CopiedTable>,
@@ -300,10 +301,10 @@ impl TargetTask {
     async fn feed(&mut self, attached: Attached, commands: mpsc::UnboundedSender<Command>) -> Ended {
         let (setup, target) = (Arc::clone(&self.shared.setup), self.target());
         let id = target.id;
-        let Attached { session, stored, last, copied } = attached;
+        let Attached { session, epoch, stored, last, copied } = attached;
         let of = copied.iter().map(|(name, table)| (name.clone(), table.of)).collect();
         let copied = copied.into_iter().map(|(name, table)| (name, table.from)).collect();
-        let options = self.worker_options(of);
+        let options = self.worker_options(epoch, of);
         let tables = [&setup.tables, &target.tables].into_iter().flatten().cloned().collect();
         let (sender, receiver) = queue(setup.config.apply.queue_bytes);
         self.shared.gauges.set(id, receiver.gauge());
@@ -368,10 +369,10 @@ impl TargetTask {
     }
 
     /// How what comes of these tables is applied.
-    fn worker_options(&self, copied: HashMap<TableName, Option<RelationId>>) -> WorkerOptions {
+    fn worker_options(&self, epoch: Epoch, copied: HashMap<TableName, Option<RelationId>>) -> WorkerOptions {
         let (stream, observer) = (self.shared.facts.stream(&self.shared.setup), Arc::clone(&self.observer));
         let quarantines = self.shared.setup.config.apply.on_error == OnError::QuarantineTable;
-        let options = self.shared.worker_options(self.target(), stream, copied, observer as Arc<dyn Observer>);
+        let options = self.shared.worker_options(self.target(), (stream, epoch), copied, observer as Arc<dyn Observer>);
         WorkerOptions { quarantines, ..options }
     }
 

@@ -14,8 +14,8 @@ use crate::source::publication::PublishedTable;
 /// See the module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// There are none, or the copy does not begin.
-    None,
+    /// If there are any, the copy does not begin.
+    Refused,
     /// They go first.
     Go,
     /// Those of the same key are overwritten, and the others stay.
@@ -38,7 +38,7 @@ pub(super) fn fate(settings: &CopySettings, former: Option<&TableState>, can_be_
         {
             Fate::Aligned
         }
-        (ExistingRows::Refuse, None) => Fate::None,
+        (ExistingRows::Refuse, None) => Fate::Refused,
         _ => Fate::Go,
     }
 }
@@ -108,14 +108,14 @@ mod tests {
         };
         use CopyMode::{Merge, Replace};
         use Fate::{Aligned, Go, Overwritten};
-        assert_eq!(fates(ExistingRows::Refuse, Replace, true), [Fate::None, Go, Go, Go]);
+        assert_eq!(fates(ExistingRows::Refuse, Replace, true), [Fate::Refused, Go, Go, Go]);
         assert_eq!(fates(ExistingRows::Truncate, Replace, true), [Go, Go, Go, Go]);
         for mode in [Replace, Merge] {
             assert_eq!(fates(ExistingRows::Merge, mode, true), [Overwritten, Overwritten, Go, Overwritten]);
         }
-        assert_eq!(fates(ExistingRows::Refuse, Merge, true), [Fate::None, Aligned, Go, Aligned]);
+        assert_eq!(fates(ExistingRows::Refuse, Merge, true), [Fate::Refused, Aligned, Go, Aligned]);
         assert_eq!(fates(ExistingRows::Truncate, Merge, true), [Go, Aligned, Go, Aligned]);
-        assert_eq!(fates(ExistingRows::Refuse, Merge, false), [Fate::None, Go, Go, Go]);
+        assert_eq!(fates(ExistingRows::Refuse, Merge, false), [Fate::Refused, Go, Go, Go]);
     }
 
     #[test]

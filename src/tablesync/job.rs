@@ -66,8 +66,8 @@ pub struct CopyScope {
     pub stream: String,
     /// The target's name in the configuration, for messages.
     pub target_name: String,
-    /// The tables to copy now, see [`super::pending`]. What becomes of the rows of
-    /// those that were begun before is the settings' affair.
+    /// The tables to copy now, see [`super::pending`]. What becomes of the rows of those that were begun before is the
+    /// settings' affair.
     pub tables: Vec<PublishedTable>,
     /// Whether the publication publishes inserts; if not, nothing is copied.
     pub insert_published: bool,

@@ -82,8 +82,8 @@ impl Merge<'_> {
     ///
     /// Rows are the same if they are so byte by byte, and so are then their keys, which are compared beside it for the
     /// sake of the join alone. A temporary table has no statistics but by ANALYZE, and without them the join may take
-    /// for ever. The lock waits for whoever has written to the table and not committed yet: a session that was given
-    /// up here, and lives on there, would else commit rows that nobody has compared.
+    /// for ever. The lock waits for whoever has written to the table and not committed yet, as TRUNCATE does: what is
+    /// committed once rows are compared would stay as it is.
     pub fn align(&self) -> Vec<Sql> {
         let (table, staging) = (only(self.table, self.kind), Sql::table(&staging()));
         let same = equal(self.comparable.iter()).chain([identical(self.columns)]).collect::<Vec<_>>();

@@ -153,7 +153,7 @@ async fn begin(
             let kind = |name: &&TableName| catalog.tables.get(*name).map_or(Kind::Plain, |table| table.kind);
             fated.map(|name| (*name, kind(name))).collect::<Vec<_>>()
         };
-        let occupied = preflight::occupied(target, &of(&[Fate::None])).await?;
+        let occupied = preflight::occupied(target, &of(&[Fate::Refused])).await?;
         if !occupied.is_empty() {
             target.batch(&ROLLBACK).await?;
             return Ok(Begun::Not { occupied });

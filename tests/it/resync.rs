@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::pair::{Pair, run, text, wait_halted};
 use crate::support::prelude::*;
-use crate::support::stage::{Load, execute, stored};
+use crate::support::stage::{Load, connect, execute, stored};
 
 /// The slots of single targets.
 const OWN: &str = "SELECT count(*)::text FROM pg_replication_slots WHERE slot_name LIKE 'walferry\\_lane\\_%'";
@@ -168,4 +168,41 @@ async fn with_copy_mode_merge_readers_miss_no_row_while_tables_are_copied_again_
     assert!(fewest.await.unwrap() >= 19_900, "a reader has missed rows");
     run(&pair.source, "DELETE FROM t WHERE id = 3; INSERT INTO t VALUES (-3, 'and on')").await;
     pair.equal(&["t"], seconds(30)).await;
+}
+
+#[tokio::test]
+async fn a_session_that_was_given_up_writes_nothing_to_a_table_that_is_copied_again() {
+    let stage = Stage::new(1).await;
+    execute(&stage.on_source, "INSERT INTO w_parent VALUES (1, 'old'); INSERT INTO w_default VALUES (1, 'old')").await;
+    let mut daemon = guarded(stage.daemon().apply("drain_timeout", "\"1s\"")).await;
+    let target = &stage.places[0].client;
+    let holder = connect(&stage.places[0].db.url).await;
+    execute(&holder, "BEGIN; SELECT FROM w_parent FOR UPDATE").await;
+    // One transaction of the stream waits there, all of it sent: the session goes on with it whatever becomes of its
+    // client.
+    execute(&stage.on_source, "BEGIN; UPDATE w_parent SET note = 'new'; UPDATE w_default SET note = 'new'; COMMIT")
+        .await;
+    let waits = |for_what: &str| {
+        format!(
+            "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '{for_what}'"
+        )
+    };
+    let is_so = async |query: &str| text(target, query).await.as_deref() == Some("1");
+    let there = waits("%\"w_parent\"%");
+    wait_for("the stream to wait", seconds(20), async || is_so(&there).await.then_some(())).await;
+    execute(&stage.on_source, "UPDATE w_default SET note = 'newest'").await;
+
+    let copies = daemon.log_count("table copied");
+    let told = daemon.run(&["table", "resync", "public.w_default"]);
+    let claims = waits("UPDATE walferry.progress SET epoch%");
+    let opens = async {
+        let goes_on = async || (daemon.log_count("table copied") > copies || is_so(&claims).await).then_some(());
+        wait_for("the daemon to go on without that session", seconds(20), goes_on).await;
+        execute(&holder, "COMMIT").await;
+    };
+    let (told, ()) = tokio::join!(told, opens);
+    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+    stage.assert_follows(0, 1).await;
+    in_step(&stage, &mut daemon).await;
+    assert_eq!(text(target, "SELECT note FROM w_default WHERE id = 1").await.as_deref(), Some("newest"));
 }

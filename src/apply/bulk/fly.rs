@@ -45,7 +45,7 @@ impl Applier {
         let Some(mut planned) = self.take_ready(parts)? else { return Ok(false) };
         let at_once = planned.apart.is_empty() && planned.count == Count::AtOnce;
         let mut flight = Flight::new(&mut self.session);
-        begin(&mut flight, &self.stream, self.stored)?;
+        begin(&mut flight, &self.stream, self.epoch, self.stored)?;
         if !at_once {
             flight.control(&IDLE, Step::Control)?;
         }
@@ -91,7 +91,7 @@ impl Applier {
         let Some(mut planned) = self.take_ready(std::slice::from_ref(part))? else { return Ok(false) };
         let mut flight = Flight::new(&mut self.session);
         if !self.open {
-            begin(&mut flight, &self.stream, self.stored)?;
+            begin(&mut flight, &self.stream, self.epoch, self.stored)?;
         }
         flight.control(&SAVEPOINT, Step::Control)?;
         planned.load(&mut flight, self.policy, &self.lettered, position(part))?;

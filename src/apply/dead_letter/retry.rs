@@ -17,7 +17,7 @@ use crate::apply::error::{ApplyError, ConflictKind};
 use crate::apply::exact::{AppliedTo, Applier, ConflictPolicy, position};
 use crate::apply::flight::Values;
 use crate::apply::observer::Observer;
-use crate::apply::progress::Stream;
+use crate::apply::progress::{Epoch, Stream};
 use crate::apply::session::{Session, SessionOptions};
 use crate::change::{Part, PgTime};
 use crate::error::{Judged, Verdict, chain};
@@ -63,6 +63,7 @@ impl Retrier {
             Stream { name: nobody(), system_identifier: nobody(), timeline: 0, database: nobody(), slot: nobody() };
         let to = AppliedTo {
             stream: progress,
+            epoch: Epoch::NONE,
             policy: ConflictPolicy::Stop,
             on_error: OnError::Halt,
             bulk: BulkMode::Never,

@@ -52,7 +52,10 @@ impl TargetTask {
             progress::resume(&session.client, &stream.name).await?;
             self.wanted.noted(Wish::Resume);
         }
-        let mut found = self.read(&session.client).await?;
+        // Where it stands, and what its tables hold, is so until it is fed: no session of before writes any more.
+        let claimed = progress::claim(&session.client, &stream.name).await?;
+        let (epoch, stored, durable) = claimed.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
+        let mut found = (stored, durable);
         if self.begins_again() && found.0.paused_at.is_none() {
             self.begin_again(&session.client).await?;
             found = self.read(&session.client).await?;
@@ -80,7 +83,7 @@ impl TargetTask {
         self.shared.board.keep_tables(self.target().id, is_shown);
         session.remember(copied.keys()).await?;
         let end = stored.end_lsn.ok_or_else(|| progress::ProgressError::Taken(stream.name.clone()))?;
-        Ok(Found::Ready(Box::new(Attached { session, stored: end, last: stored.last, copied })))
+        Ok(Found::Ready(Box::new(Attached { session, epoch, stored: end, last: stored.last, copied })))
     }
 
     /// The publication as it is now; everybody is told when it is another than was known.
@@ -92,8 +95,8 @@ impl TargetTask {
         Ok(now)
     }
 
-    /// Where the target stands. What it shows may be of a daemon that was just killed, and not on its disk yet; what is
-    /// confirmed must be.
+    /// Where the target stands now. What it shows may be of a daemon that was just killed, and not on its disk yet; what
+    /// is confirmed must be.
     pub(super) async fn read(&self, client: &Client) -> Result<(Stored, Option<DurableLsn>), LaunchError> {
         let stream = &self.shared.setup.stream;
         let found = progress::read_durable(client, stream).await?;

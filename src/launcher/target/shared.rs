@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::exact::AppliedTo;
 use crate::apply::observer::Observer;
-use crate::apply::progress::Stream;
+use crate::apply::progress::{Epoch, Stream};
 use crate::apply::session::SessionOptions;
 use crate::apply::worker::WorkerOptions;
 use crate::change::TargetId;
@@ -72,11 +72,11 @@ impl Shared {
         });
     }
 
-    /// How a worker applies to a target what comes of these tables, by this progress row.
+    /// How a worker applies to a target what comes of these tables, by this progress row and this claim of it.
     pub fn worker_options(
         &self,
         target: &TargetSetup,
-        stream: Stream,
+        (stream, epoch): (Stream, Epoch),
         copied: HashMap<TableName, Option<RelationId>>,
         observer: Arc<dyn Observer>,
     ) -> WorkerOptions {
@@ -85,6 +85,7 @@ impl Shared {
             session: self.session_options(target),
             to: AppliedTo {
                 stream,
+                epoch,
                 policy: setup.conflicts,
                 on_error: setup.on_error,
                 bulk: setup.bulk,

@@ -44,8 +44,7 @@ fn is_same_host(stream: &TcpStream) -> io::Result<bool> {
 }
 
 /// Keeps the window from growing, so that small messages gather at their sender (see [`Reach::Near`]), and it is no
-/// further ahead of its reader than that. Where the system
-/// does not do it, nothing is lost but speed.
+/// further ahead of its reader than that. Where the system does not do it, nothing is lost but speed.
 pub(crate) fn narrow(link: &Link) {
     if let Some(Err(error)) = link.tcp().map(|socket| socket.set_recv_buffer_size(NARROW)) {
         tracing::debug!(%error, "the receive buffer cannot be set");

@@ -162,7 +162,6 @@ async fn keys_may_be_of_any_type() {
 async fn what_was_written_before_and_is_committed_meanwhile_is_compared_too() {
     let bench = Bench::new("CREATE TABLE t (id int PRIMARY KEY, v text)", ROWS, "").await;
     bench.copy(&["t"], merge()).await.unwrap();
-    // As a session does that the daemon has given up, and that lives on there.
     let late = bench.cluster.connect(&bench.target_db.name).await;
     execute(&late, "BEGIN; INSERT INTO t VALUES (-1, 'late'); UPDATE t SET v = 'late' WHERE id = 1").await;
     let snapshot = bench.export().await;

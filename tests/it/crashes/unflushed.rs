@@ -96,13 +96,14 @@ async fn daemon_and_then_target_die_between_commit_and_disk(bulk: Bulk) {
     let (mut stage, mut daemon) = at_rest(Stage::new(1).await.in_mode(bulk), "false").await;
     let mut books = Books::new(bulk);
     let before = stored(&stage.places[0].client, "walferry").await.expect("the target has a position");
-    let _holder = hold(&stage.places[0]).await;
+    let holder = hold(&stage.places[0]).await;
     assert_many_follow(&stage, 10).await;
     wait_waiting(&stage.places[0], 1).await;
     books.enter(&daemon).await;
     daemon.kill9();
+    // The next one finds the commit of the one before, which is not on the disk until it has claimed where that stands.
+    execute(&holder, "SELECT FROM walferry.progress FOR UPDATE").await;
     daemon.start();
-    // The next one finds the commit of the one before, which is not on the disk.
     wait_waiting(&stage.places[0], 2).await;
     assert!(stored(&stage.places[0].client, "walferry").await > Some(before));
     assert!(stage.confirmed("walferry").await <= before, "confirmed before it was on the disk");

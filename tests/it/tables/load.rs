@@ -10,19 +10,16 @@ use crate::support::pair::text;
 use crate::support::prelude::*;
 use crate::support::stage::execute;
 
-/// Rows of the phase before.
-const BEFORE: i64 = 2_000;
-
 /// Has the server keep so many segments of WAL to write into again, as one that has been at work for a while does. A
 /// server that makes them while it goes (16 MB of zeros each) has every writer wait for each of them, 40 ms here.
-async fn age(server: &Client, segments: u64) {
+async fn age(server: &Client, segments: u32) {
     let write = "SELECT pg_logical_emit_message(false, 'age', 'age'), pg_switch_wal() FROM generate_series(1, ";
     execute(server, &format!("{write}{segments}); CHECKPOINT; CHECKPOINT")).await;
 }
 
 #[tokio::test]
 async fn the_others_go_on_without_a_pause_while_a_large_table_is_brought_in() {
-    let megabytes: u64 = std::env::var("WALFERRY_TEST_ADDED_MB").map_or(64, |size| size.parse().unwrap());
+    let megabytes: u32 = std::env::var("WALFERRY_TEST_ADDED_MB").map_or(64, |size| size.parse().unwrap());
     let used = Cluster::builder(default_major()).setting("max_wal_size", "'8GB'").setting("min_wal_size", "'8GB'");
     let stage = Stage::with_both(used.clone(), used, 1).await;
     paced::create(&stage).await;
@@ -38,7 +35,8 @@ async fn the_others_go_on_without_a_pause_while_a_large_table_is_brought_in() {
     let mut daemon = stage.daemon().extra(&format!("[copy]\nmax_rate = \"{rate}\"")).start();
     daemon.wait_ready(seconds(60)).await;
     let writes = Writes::start(&stage).await;
-    let end = paced::write(&stage, 0, BEFORE, async || false).await;
+    // 10 s, and for 2 GB a minute: what comes now and then comes in both phases.
+    let end = paced::write(&stage, 0, 2_000 + 5 * i64::from(megabytes), async || false).await;
     let before = paced::p99(&stage, 0, 0..end).await;
 
     execute(&stage.on_source, "ALTER PUBLICATION walferry ADD TABLE added").await;
