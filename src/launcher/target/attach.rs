@@ -75,7 +75,6 @@ impl TargetTask {
             self.take_over(&session.client, end).await?;
         }
         self.do_as_wanted(&session.client).await?;
-        progress::end_lanes(&session.client, &stream.name, &self.lanes_of_tables()).await?;
         let stored = self.copy(&session, &source, stored, &publication).await?;
         let copied = self.tables(&session.client).await?;
         let left_out = self.left_out();
@@ -163,7 +162,7 @@ impl TargetTask {
                 self.bring_in(&session.client, &scope.tables).await?;
                 return Ok(stored);
             }
-            self.incoming.clear();
+            self.keep_lanes(&session.client, |_| false).await?;
             self.shared.board.target_state(id, TargetState::Copying);
             let findings = copy::obstacles(&session.client, &scope).await?;
             if !findings.is_empty() {

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::TargetTask;
 use crate::apply::error::ApplyError;
+use crate::apply::progress;
 use crate::config::OnError;
 use crate::error::chain;
 use crate::launcher::error::LaunchError;
@@ -84,7 +85,7 @@ impl TargetTask {
 
     /// Sees to it that these tables, and no others, are being brought in.
     pub(super) async fn bring_in(&mut self, client: &Client, pending: &[PublishedTable]) -> Result<(), LaunchError> {
-        self.incoming.retain(|lane| lane.is_of(pending) && !lane.has_ended());
+        self.keep_lanes(client, |lane| lane.is_of(pending) && !lane.has_ended()).await?;
         let taken = |table: &&PublishedTable| self.incoming.iter().any(|lane| lane.has(table));
         let new: Vec<PublishedTable> = pending.iter().filter(|table| !taken(table)).cloned().collect();
         if new.is_empty() {
@@ -136,8 +137,16 @@ impl TargetTask {
         Ok(())
     }
 
-    /// The lanes of tables that are at work, by the names of their progress rows.
-    pub(super) fn lanes_of_tables(&self) -> Vec<&str> {
-        self.incoming.iter().map(|lane| lane.name.as_str()).collect()
+    /// Ends all lanes of tables but these, and those that another daemon has left. Their tables are not copied again
+    /// before nobody applies to them any more.
+    pub(super) async fn keep_lanes(
+        &mut self,
+        client: &Client,
+        is_kept: impl Fn(&TableLane) -> bool,
+    ) -> Result<(), LaunchError> {
+        self.incoming.retain(is_kept);
+        let kept: Vec<&str> = self.incoming.iter().map(|lane| lane.name.as_str()).collect();
+        progress::end_lanes(client, &self.shared.setup.stream, &kept).await?;
+        Ok(())
     }
 }

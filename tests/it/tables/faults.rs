@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{ADDED, Writes, add_on_source, hold_up, in_step, state, wait_state};
+use crate::support::pair::text;
 use crate::support::prelude::*;
 use crate::support::stage::{connect, execute};
 
@@ -116,4 +117,48 @@ async fn a_daemon_that_is_told_to_stop_meanwhile_does_not_wait_for_it() {
     daemon.start();
     wait_state(&stage, 0, "done").await;
     in_step(&stage, &mut daemon).await;
+}
+
+#[tokio::test]
+async fn a_lane_that_is_given_up_writes_nothing_to_a_table_that_another_one_copies() {
+    let stage = Stage::new(1).await;
+    let mut daemon = stage.daemon().start();
+    daemon.wait_ready(seconds(60)).await;
+    let both = "CREATE TABLE first (id int PRIMARY KEY, n int); CREATE TABLE second (id int PRIMARY KEY, n int)";
+    let gate = "CREATE FUNCTION gate() RETURNS trigger LANGUAGE plpgsql AS
+            'BEGIN PERFORM pg_advisory_xact_lock_shared(42); RETURN NEW; END';
+        CREATE TRIGGER gate BEFORE UPDATE ON first FOR EACH ROW EXECUTE FUNCTION gate();
+        ALTER TABLE first ENABLE ALWAYS TRIGGER gate";
+    let target = &stage.places[0].client;
+    let (keeper, holder) = (connect(&stage.places[0].db.url).await, connect(&stage.places[0].db.url).await);
+    execute(target, &format!("{both}; {gate}")).await;
+    execute(&keeper, "SELECT pg_advisory_lock(42)").await;
+    execute(&holder, "BEGIN; LOCK TABLE second IN SHARE MODE").await;
+    let waits = async |what: &str| {
+        let query = format!("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND {what}");
+        (!target.query(&query, &[]).await.unwrap().is_empty()).then_some(())
+    };
+    // Their snapshot is taken once they are to be emptied: what comes now, comes through their lane.
+    let rows = "INSERT INTO first VALUES (1, 0); INSERT INTO second VALUES (1, 0)";
+    execute(&stage.on_source, &format!("{both}; {rows}")).await;
+    wait_for("the copy to begin", seconds(60), async || waits("query LIKE 'TRUNCATE%'").await).await;
+    execute(&stage.on_source, "BEGIN; UPDATE first SET n = 1; UPDATE second SET n = 1; COMMIT").await;
+    execute(&holder, "COMMIT").await;
+    wait_for("the lane to wait", seconds(60), async || waits("wait_event = 'advisory'").await).await;
+
+    // One table is gone, and the other is brought in by another lane.
+    execute(&stage.on_source, "UPDATE second SET n = 2").await;
+    execute(&stage.on_source, "DROP TABLE first").await;
+    let copied = "table copied target_name=\"t0\" table=public.second";
+    let goes_on = async || match daemon.log_count(copied) > 1 {
+        true => Some(()),
+        false => waits("query LIKE 'DELETE FROM walferry.progress%'").await,
+    };
+    wait_for("the daemon to go on without that lane", seconds(60), goes_on).await;
+    execute(&keeper, "SELECT pg_advisory_unlock(42)").await;
+    let done = "SELECT 1 FROM walferry.table_state WHERE table_name = 'second' AND state = 'done'";
+    let is_done = async || (!target.query(done, &[]).await.unwrap().is_empty()).then_some(());
+    wait_for("the table to join", seconds(60), is_done).await;
+    stage.assert_in_step(&daemon).await;
+    assert_eq!(text(target, "SELECT n FROM second").await.as_deref(), Some("2"));
 }
