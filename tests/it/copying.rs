@@ -57,13 +57,7 @@ async fn what_a_target_lacks_or_holds_is_found_before_anything_is_written() {
     run(&pair.source, "DELETE FROM b").await;
     pair.equal(&["b"], seconds(10)).await;
     assert_eq!(text(&pair.target, "SELECT count(*) FROM a WHERE v = 'later'").await.unwrap(), "9");
-    // All of it again, and they stay.
-    run(&pair.target, "UPDATE a SET v = 'not so' WHERE v = 'later'").await;
-    assert_eq!(merging.answered(&["target", "resync", "t"]).await.0, Some(0));
-    let mended =
-        async || text(&pair.target, "SELECT count(*) FROM a WHERE v = 'later'").await.filter(|rows| rows == "9");
-    wait_for("the source's rows to win again", seconds(20), mended).await;
-    assert_eq!(text(&pair.target, "SELECT v FROM a WHERE id = 100").await.unwrap(), "own");
+    own_rows_stay_again(&pair, &merging).await;
     merging.wait_ready(seconds(20)).await;
     assert!(merging.terminate(seconds(20)).await.success());
 
@@ -79,6 +73,16 @@ async fn what_a_target_lacks_or_holds_is_found_before_anything_is_written() {
     daemon.wait_ready(seconds(20)).await;
     wait_equal(&pair.source, &[&client], &["a", "b"], seconds(10)).await;
     assert!(daemon.terminate(seconds(20)).await.success());
+}
+
+/// All of it is copied again, and the rows that only the target has stay.
+async fn own_rows_stay_again(pair: &Pair, merging: &Daemon) {
+    run(&pair.target, "UPDATE a SET v = 'not so' WHERE v = 'later'").await;
+    assert_eq!(merging.answered(&["target", "resync", "t"]).await.0, Some(0));
+    let mended =
+        async || text(&pair.target, "SELECT count(*) FROM a WHERE v = 'later'").await.filter(|rows| rows == "9");
+    wait_for("the source's rows to win again", seconds(20), mended).await;
+    assert_eq!(text(&pair.target, "SELECT v FROM a WHERE id = 100").await.unwrap(), "own");
 }
 
 /// A column of a table's row in `walferry.table_state`.
