@@ -138,10 +138,10 @@ async fn a_lane_that_is_given_up_writes_nothing_to_a_table_that_another_one_copi
         let query = format!("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND {what}");
         (!target.query(&query, &[]).await.unwrap().is_empty()).then_some(())
     };
-    // Their snapshot is taken once they are to be emptied: what comes now, comes through their lane.
+    // Once the second is to be copied, their snapshot is taken: what comes then, comes through their lane.
     let rows = "INSERT INTO first VALUES (1, 0); INSERT INTO second VALUES (1, 0)";
     execute(&stage.on_source, &format!("{both}; {rows}")).await;
-    wait_for("the copy to begin", seconds(60), async || waits("query LIKE 'TRUNCATE%'").await).await;
+    wait_for("the copy to begin", seconds(60), async || waits("query LIKE '%COPY%second%'").await).await;
     execute(&stage.on_source, "BEGIN; UPDATE first SET n = 1; UPDATE second SET n = 1; COMMIT").await;
     execute(&holder, "COMMIT").await;
     wait_for("the lane to wait", seconds(60), async || waits("wait_event = 'advisory'").await).await;
