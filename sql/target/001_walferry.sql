@@ -8,8 +8,12 @@ CREATE TABLE walferry.migration (
 
 -- One row per stream, and one per lane of tables that are brought in beside it. The row moves in the same transaction
 -- as the data, by compare-and-set on end_lsn, and only for whoever has claimed it last.
+--
+-- It has no key on purpose: there is a new version of a row with every commit, and while any transaction runs here, the
+-- old ones stay. To enter one more into a unique index, all versions in it of the same name have to be looked at. That
+-- there is one row of a name is seen to where rows are added. Replica identity: for who publishes all tables from here.
 CREATE TABLE walferry.progress (
-    stream            text PRIMARY KEY,
+    stream            text NOT NULL,
     system_identifier text NOT NULL,        -- of the source, from IDENTIFY_SYSTEM
     timeline          bigint NOT NULL,      -- of the source when the row was last moved
     database          text NOT NULL,        -- source database
@@ -23,6 +27,7 @@ CREATE TABLE walferry.progress (
     epoch             bigint NOT NULL DEFAULT 1,  -- how often it was claimed: sessions of earlier claims move it no more
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
+ALTER TABLE walferry.progress REPLICA IDENTITY FULL;
 
 -- One row per table that has been, or is being, copied.
 CREATE TABLE walferry.table_state (

@@ -38,7 +38,10 @@ pub enum ApplyError {
     #[error("{table}: {problem}; found at {lsn}")]
     Schema { table: TableName, problem: String, lsn: Lsn, hint: String },
     /// The progress row is not where this session left it, or another one has claimed it.
-    #[error("stream \"{stream}\": the progress row on the target was moved by somebody else (expected {expected})")]
+    #[error(
+        "stream \"{stream}\": the progress row on the target was moved, or claimed, by somebody else (expected \
+         {expected})"
+    )]
     Fenced { stream: String, expected: EndLsn },
     /// The progress row stands where neither the last nor the present commit left it: the target has crashed and lost
     /// commits that were not on its disk yet, was restored, or somebody else has moved it.

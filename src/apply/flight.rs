@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postgres_protocol::message::frontend;
 
+use super::progress::{Tid, Touch};
 use super::session::{self, Session};
 use super::statement::{Shape, Value};
 use super::table::TargetTable;
@@ -32,7 +33,7 @@ pub enum Step {
     Exactly(usize, u64),
     /// Asks something: see [`Landed::answer`].
     Ask,
-    /// Moves the progress row.
+    /// Holds or moves the progress row.
     Progress,
     /// COMMIT.
     Commit,
@@ -168,6 +169,15 @@ impl<'a> Flight<'a> {
         Ok(())
     }
 
+    /// Adds what is done with the progress row, by where the session knows it to lie.
+    ///
+    /// # Errors
+    /// When it cannot be encoded.
+    pub fn progress(&mut self, touch: impl FnOnce(Option<&Tid>) -> Touch) -> Result<(), PgError> {
+        let Touch { sql, types, params } = touch(self.session.progress_lies.as_ref());
+        self.frame(&sql, types, &mut params.into_iter(), Step::Progress)
+    }
+
     /// Adds a change by its prepared statement.
     ///
     /// # Errors
@@ -235,7 +245,7 @@ impl<'a> Flight<'a> {
         self.flown = true;
         frontend::sync(self.session.wire.writer.buffer());
         let landed = Landed { failed: None, missing: Vec::new(), rows: 0, miscounted: None, answer: None };
-        Answers { steps: std::mem::take(&mut self.steps), done: 0, landed, ended: false }
+        Answers { steps: std::mem::take(&mut self.steps), done: 0, landed, lies: None, ended: false }
     }
 }
 
@@ -245,6 +255,8 @@ pub struct Answers {
     steps: Vec<Step>,
     done: usize,
     landed: Landed,
+    /// Where the progress row lies.
+    lies: Option<Tid>,
     ended: bool,
 }
 
@@ -262,6 +274,10 @@ impl Answers {
             let exchanged = exchanged.await;
             session.broken |= exchanged.is_err();
             exchanged?;
+        }
+        // What a failed flight has done is undone.
+        if self.landed.failed.is_none() {
+            session.progress_lies = self.lies.or(session.progress_lies.take());
         }
         Ok(self.landed)
     }
@@ -284,7 +300,11 @@ impl Answers {
                 let step = self.steps.get(self.done).copied().unwrap_or(Step::Control);
                 self.landed.failed = Some((step, Box::new(ServerError::parse(&frame.body))));
             }
-            b'D' if self.steps.get(self.done) == Some(&Step::Ask) => self.landed.answer = first_column(&frame.body),
+            b'D' => match self.steps.get(self.done) {
+                Some(Step::Ask) => self.landed.answer = first_column(&frame.body),
+                Some(Step::Progress) => self.lies = first_column(&frame.body).map(Tid::new),
+                _ => {}
+            },
             b'Z' => self.ended = true,
             _ => {}
         }

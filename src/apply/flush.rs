@@ -35,6 +35,13 @@ const SOON: Duration = Duration::from_millis(10);
 /// (`wal_writer_delay`).
 const EVERY: Duration = Duration::from_millis(100);
 
+/// They take at most one part in so many of the time: where a transaction is left open on the target, a read of the row
+/// passes all its versions since …
+const SHARE: u32 = 10;
+
+/// … but for this long at most nothing is flushed.
+const REST: Duration = Duration::from_secs(1);
+
 /// A flush that takes longer is complained of.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -118,7 +125,7 @@ impl Flush {
                 () = sleep_until(next.max(Instant::now() + SOON)) => {}
                 () = self.wait_for(|state| state.hurried) => {}
             }
-            next = Instant::now() + EVERY;
+            let begun = Instant::now();
             let mut order = None;
             self.state.send_modify(|state| {
                 state.hurried = false;
@@ -130,6 +137,8 @@ impl Flush {
                 found = self.flush(&client) => self.found(mark, found),
                 () = self.wait_for(other) => {}
             }
+            let took = begun.elapsed();
+            next = begun + EVERY.max(took * SHARE).min(took.max(EVERY) + REST);
         }
     }
 

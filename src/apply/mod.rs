@@ -23,6 +23,7 @@
 //! | `table.rs` | a source table matched to the target's (pure) |
 //! | `statement.rs` | the SQL of a change (pure) |
 //! | `progress.rs` | the progress row, and the schema it lives in |
+//! | `progress/touch.rs` | how a transaction holds and moves it, whatever old versions of it there are (pure) |
 //! | `observer.rs` | who is told |
 //!
 //! # Why exactly once

@@ -13,12 +13,14 @@
 //! just killed. A crash of the target takes it back, and what the source was told to forget meanwhile would be lost. So
 //! what is durable is found out by [`read_durable`] only.
 
-use bytes::Bytes;
+mod touch;
+
 use tokio_postgres::Row;
+
+pub(super) use self::touch::{Tid, Touch, advance, hold};
 
 use crate::change::{Commit, PgTime};
 use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
-use crate::postgres::wire::Param;
 use crate::postgres::{Client, PgError};
 use crate::sql::Sql;
 
@@ -271,34 +273,41 @@ fn stored(row: Row) -> Stored {
 /// ours, or not. Leaves an existing row alone.
 ///
 /// # Errors
-/// As [`Client::execute`].
+/// As [`Client::batch`].
 pub async fn register(client: &Client, stream: &Stream) -> Result<(), PgError> {
-    let insert = Sql::new(
-        "INSERT INTO walferry.progress (stream, system_identifier, timeline, database, slot)
-         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (stream) DO NOTHING",
+    let (name, timeline) = (Sql::literal(&stream.name), Sql::number(stream.timeline));
+    let of = [&stream.system_identifier, &stream.database, &stream.slot].map(|text| Sql::literal(text));
+    // One transaction. No key keeps a name from being there twice: who adds one is alone, and sees what was added
+    // before.
+    let insert = Sql::format(
+        "SELECT pg_advisory_xact_lock(hashtext('walferry.progress')); \
+         INSERT INTO walferry.progress (stream, timeline, system_identifier, database, slot)
+         SELECT {}, {}, {}, {}, {} WHERE NOT EXISTS (SELECT FROM walferry.progress WHERE stream = {})",
+        &[&name, &timeline, &of[0], &of[1], &of[2], &name],
     );
-    let timeline = i64::from(stream.timeline);
-    let values: [&(dyn postgres_types::ToSql + Sync); 5] =
-        [&stream.name, &stream.system_identifier, &timeline, &stream.database, &stream.slot];
-    client.execute(&insert, &values).await.map(drop)
+    client.batch(&insert).await
 }
 
 /// Gives a lane of some tables of the stream `of` its first position, or a new one, and makes it the caller's: whoever
-/// still applies through it is waited for, and does not go on.
+/// still applies through it is waited for, and does not go on. Nobody else has a lane of its name.
 ///
 /// # Errors
-/// As [`Client::execute`].
+/// As [`Client::query`].
 pub async fn register_lane(client: &Client, lane: &Stream, of: &str, lsn: Lsn) -> Result<(Epoch, DurableLsn), PgError> {
-    let insert = Sql::new(
-        "INSERT INTO walferry.progress (stream, system_identifier, timeline, database, slot, lane_of, end_lsn)
-         VALUES ($1, $2, $3, $4, $5, $6, $7::text::pg_lsn)
-         ON CONFLICT (stream) DO UPDATE
-         SET end_lsn = excluded.end_lsn, epoch = progress.epoch + 1, updated_at = now() RETURNING epoch",
+    let register = Sql::new(
+        "WITH again AS (
+             UPDATE walferry.progress SET end_lsn = $7::text::pg_lsn, epoch = epoch + 1, updated_at = now()
+             WHERE stream = $1 RETURNING epoch),
+         first AS (
+             INSERT INTO walferry.progress (stream, system_identifier, timeline, database, slot, lane_of, end_lsn)
+             SELECT $1, $2::text, $3::bigint, $4::text, $5::text, $6::text, $7::text::pg_lsn
+             WHERE NOT EXISTS (SELECT FROM again) RETURNING epoch)
+         SELECT epoch FROM again UNION ALL SELECT epoch FROM first",
     );
     let (lsn_text, timeline) = (lsn.to_string(), i64::from(lane.timeline));
     let values: [&(dyn postgres_types::ToSql + Sync); 7] =
         [&lane.name, &lane.system_identifier, &timeline, &lane.database, &lane.slot, &of, &lsn_text];
-    let row = client.query_one(&insert, &values).await?;
+    let row = client.query_one(&register, &values).await?;
     Ok((Epoch(row.get(0)), DurableLsn::new(lsn)))
 }
 
@@ -403,52 +412,4 @@ pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
             &[&stream, &stream],
         ))
         .await
-}
-
-/// Holds the row where it is expected for the length of the transaction: stream, expected position, epoch. Raises
-/// `division_by_zero` when it is not there, or was claimed since. Whoever may still be applying the same (a session
-/// that was given up here and lives on there) has the row, and is waited for, before its rows are met.
-pub(super) const HOLD: Sql = Sql::new(
-    "SELECT 1 / count(*) FROM (SELECT 1 FROM walferry.progress WHERE stream = $1 AND end_lsn = $2 AND epoch = $3
-     FOR UPDATE) AS held",
-);
-
-/// The parameter types of [`HOLD`]: text, pg_lsn, int8.
-pub(super) const HOLD_TYPES: [u32; 3] = [25, 3220, 20];
-
-/// The parameters of [`HOLD`].
-pub(super) fn hold_params(stream: &Stream, at: EndLsn, epoch: Epoch) -> [Param; 3] {
-    let name = Param::Text(Bytes::copy_from_slice(stream.name.as_bytes()));
-    [name, lsn_param(at.lsn()), Param::Binary(Bytes::copy_from_slice(&epoch.0.to_be_bytes()))]
-}
-
-fn lsn_param(lsn: Lsn) -> Param {
-    Param::Binary(Bytes::copy_from_slice(&lsn.as_u64().to_be_bytes()))
-}
-
-/// Moves the row: stream, expected and new position, commit time, timeline, commit position. Raises `division_by_zero`
-/// when the row is not where it is expected, and with it aborts the transaction.
-pub(super) const ADVANCE: Sql = Sql::new(
-    "WITH moved AS (
-         UPDATE walferry.progress
-         SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5,
-             commit_lsn = coalesce($6, commit_lsn), updated_at = now()
-         WHERE stream = $1 AND end_lsn = $2 RETURNING 1)
-     SELECT 1 / count(*) FROM moved",
-);
-
-/// The parameter types of [`ADVANCE`]: text, pg_lsn, pg_lsn, timestamptz, int8, pg_lsn.
-pub(super) const ADVANCE_TYPES: [u32; 6] = [25, 3220, 3220, 1184, 20, 3220];
-
-/// The parameters of [`ADVANCE`] in binary form.
-pub(super) fn advance_params(stream: &Stream, from: EndLsn, to: EndLsn, commit: Option<&Commit>) -> [Param; 6] {
-    let time = |commit: &Commit| Param::Binary(Bytes::copy_from_slice(&commit.time.0.to_be_bytes()));
-    [
-        Param::Text(Bytes::copy_from_slice(stream.name.as_bytes())),
-        lsn_param(from.lsn()),
-        lsn_param(to.lsn()),
-        commit.map_or(Param::Null, time),
-        Param::Binary(Bytes::copy_from_slice(&i64::from(stream.timeline).to_be_bytes())),
-        commit.map_or(Param::Null, |commit| lsn_param(commit.commit_lsn.lsn())),
-    ]
 }

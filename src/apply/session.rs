@@ -12,6 +12,7 @@ use postgres_protocol::message::frontend;
 
 use super::bulk::traits::{self, Manner};
 use super::error::ApplyError;
+use super::progress::Tid;
 use super::statement::{self, Shape, Statement, Value};
 use super::table::{Difference, TargetTable};
 use crate::lsn::Lsn;
@@ -49,6 +50,8 @@ pub struct Session {
     pub replica_role: bool,
     /// The wire connection is of no use any more.
     pub broken: bool,
+    /// Where this session has seen the progress row last.
+    pub progress_lies: Option<Tid>,
     /// By relation, one for each version of it that a flight may hold, the last one last.
     tables: HashMap<RelationId, Vec<Matched>>,
     /// What the tables were on the server when they were last seen: one that is renamed is told from one that is gone.
@@ -120,6 +123,7 @@ impl Session {
             client,
             replica_role,
             broken: false,
+            progress_lies: None,
             tables: HashMap::new(),
             oids: HashMap::new(),
             looked_up: HashMap::new(),

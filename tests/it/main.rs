@@ -109,6 +109,9 @@ mod gaps;
 /// The daemon's initial copy: killed, added to, held up; nothing is copied twice.
 mod copying;
 
+/// A transaction left open on a target: old row versions stay, and the stream goes on as it did.
+mod left_open;
+
 /// The daemon's life: signals, reloading, standing by and taking over, being replaced, an idle source.
 mod life;
 

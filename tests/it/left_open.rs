@@ -1,0 +1,72 @@
+//! A transaction that somebody leaves open on a target (a report, a dump, a forgotten psql): the target keeps every old
+//! version of every row for it, and the stream goes on as it did.
+
+use crate::support::pair::{Pair, run, text};
+use crate::support::prelude::*;
+
+const TABLE: &str = "CREATE TABLE t (id int PRIMARY KEY, n int)";
+
+/// What the target has counted of the table of positions, once the daemon's sessions there have ended.
+async fn counted(pair: &Pair, what: &str) -> i64 {
+    let query = format!("SELECT {what} FROM pg_stat_user_tables WHERE relid = 'walferry.progress'::regclass");
+    text(&pair.target, &query).await.unwrap().parse().unwrap()
+}
+
+/// To look the position up for each commit is to pass all the versions that it has had since: a thousand of them cost
+/// more than the rest of a small transaction, and a million a tenth of a second.
+async fn is_not_looked_up(major: u32) {
+    let pair = Pair::on(Cluster::start(major).await, TABLE).await;
+    let mut daemon = pair.daemon("").start();
+    daemon.wait_ready(seconds(60)).await;
+    let forgotten = pair.cluster.connect(&pair.to.name).await;
+    run(&forgotten, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t").await;
+    for id in 0..150 {
+        run(&pair.source, &format!("INSERT INTO t VALUES ({id}, 0)")).await;
+        let query = format!("SELECT FROM t WHERE id = {id}");
+        let arrived = async || pair.target.query_opt(&query, &[]).await.unwrap().map(drop);
+        wait_for("the row", seconds(20), arrived).await;
+    }
+    // What is read of it to tell what is durable, ten times a second, and to attach, is not for each commit.
+    assert!(daemon.terminate(seconds(20)).await.success());
+    let moved = counted(&pair, "n_tup_upd").await;
+    let looked_up = counted(&pair, "coalesce(seq_scan, 0) + coalesce(idx_scan, 0)").await;
+    assert!(moved >= 150, "PostgreSQL {major}: the position has moved {moved} times only");
+    assert!(looked_up * 2 < moved, "PostgreSQL {major}: looked up {looked_up} times, where it has moved {moved} times");
+    assert_eq!(text(&forgotten, "SELECT count(*) FROM t").await.as_deref(), Some("0"), "it still sees no row");
+}
+
+#[tokio::test]
+async fn a_transaction_left_open_on_the_target_does_not_slow_the_stream_down() {
+    is_not_looked_up(14).await;
+}
+
+#[tokio::test]
+async fn nor_does_it_on_a_server_that_plans_otherwise() {
+    is_not_looked_up(18).await;
+}
+
+#[tokio::test]
+async fn somebody_else_writes_to_the_position_and_is_only_waited_for() {
+    let pair = Pair::on(Cluster::start(18).await, TABLE).await;
+    let mut daemon = pair.daemon("").start();
+    daemon.wait_ready(seconds(60)).await;
+    let other = pair.cluster.connect(&pair.to.name).await;
+    for round in 0..20 {
+        // The next transaction finds the row locked, and once it gets on, elsewhere than it was.
+        run(&other, "BEGIN; UPDATE walferry.progress SET publication = publication").await;
+        run(&pair.source, &format!("INSERT INTO t VALUES ({round}, 0)")).await;
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = ";
+        let waiting = format!("{waiting}'{}'", pair.to.name);
+        let waits = async || (text(&other, &waiting).await.as_deref() == Some("1")).then_some(());
+        wait_for("the daemon to wait", seconds(20), waits).await;
+        run(&other, "COMMIT").await;
+        pair.equal(&["t"], seconds(20)).await;
+        // And once it finds it elsewhere without having waited.
+        run(&other, "UPDATE walferry.progress SET publication = publication").await;
+        run(&pair.source, &format!("UPDATE t SET n = 1 WHERE id = {round}")).await;
+        pair.equal(&["t"], seconds(20)).await;
+    }
+    assert_eq!(daemon.log_count("somebody else"), 0, "{}", daemon.log());
+    assert_eq!(daemon.log_count(" WARN ") + daemon.log_count(" ERROR "), 0, "{}", daemon.log());
+    assert!(daemon.terminate(seconds(20)).await.success());
+}
