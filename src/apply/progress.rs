@@ -394,22 +394,14 @@ pub async fn resume(client: &Client, stream: &str) -> Result<(), PgError> {
     client.execute(&update, &[&stream]).await.map(drop)
 }
 
-/// Forgets position and table states of a stream on a target, so that everything is copied again, but for tables that
-/// are paused. What was counted of a copy that has not ended is kept: only so are half of a table's rows known as such.
+/// Forgets the stream's position. Its row stays.
 ///
 /// # Errors
-/// As [`Client::batch`].
-pub async fn reset(client: &Client, stream: &str) -> Result<(), PgError> {
-    let stream = Sql::literal(stream);
-    client
-        .batch(&Sql::format(
-            "BEGIN; UPDATE walferry.table_state SET state = 'copying', copier = '', error = NULL, finished_at = NULL,
-                 rows_copied = CASE WHEN state = 'copying' THEN rows_copied ELSE 0 END
-             WHERE stream = {} AND state <> 'paused';
-             UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL, updated_at = now()
-             WHERE stream = {};
-             COMMIT",
-            &[&stream, &stream],
-        ))
-        .await
+/// As [`Client::execute`].
+pub async fn forget(client: &Client, stream: &str) -> Result<(), PgError> {
+    let update = Sql::new(
+        "UPDATE walferry.progress SET end_lsn = NULL, commit_lsn = NULL, commit_time = NULL, updated_at = now()
+         WHERE stream = $1",
+    );
+    client.execute(&update, &[&stream]).await.map(drop)
 }

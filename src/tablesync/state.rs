@@ -3,7 +3,7 @@
 //! ```text
 //!   (no row) ──take_over──▶ copying ──last range's commit──▶ done ◀──────────admit─────────┐
 //!                              ▲   └───last range's commit, beside the stream──▶ catching up
-//!                              └ take_over, mark_(all_)for_copy, from each of them          forget: back to (no row)
+//!                              └ take_over, mark_for_copy, begin_again, from each of them   forget: back to (no row)
 //!   each ──stop──▶ paused, quarantined ──mark_for_copy──▶ copying
 //! ```
 //!
@@ -16,6 +16,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::apply::progress;
 use crate::lsn::Lsn;
 use crate::postgres::{Client, PgError};
 use crate::relation::TableName;
@@ -241,16 +242,21 @@ const LOCK_ALL: Sql =
     Sql::new("SELECT FROM walferry.table_state WHERE stream = $1 ORDER BY schema_name, table_name FOR UPDATE");
 
 const MARK_ALL: Sql = Sql::new(
-    "UPDATE walferry.table_state SET state = 'copying', copier = $2, finished_at = NULL, error = NULL, \
+    "UPDATE walferry.table_state SET state = 'copying', copier = '', finished_at = NULL, error = NULL, \
      rows_copied = CASE WHEN state = 'copying' THEN rows_copied ELSE 0 END WHERE stream = $1 AND state <> 'paused'",
 );
 
-/// Marks every table of the stream, but those that are paused, to be copied again by the next run (the slot is gone,
-/// and with it the changes since); how many. To be called inside a transaction. `by` becomes their copier, so that a
-/// running copy stops at its fence.
-pub async fn mark_all_for_copy(client: &Client, stream: &str, by: &str) -> Result<u64, PgError> {
+/// Has the stream begin from nothing, in one transaction: its position is gone, and every table, but those that are
+/// paused, is to be copied again by the next run; how many. Waits for copies under way, which then find at their fence
+/// that they are not the copier any more. What was counted of a copy that has not ended is kept: only so are half of a
+/// table's rows known as such.
+pub async fn begin_again(client: &Client, stream: &str) -> Result<u64, PgError> {
+    client.batch(&Sql::new("BEGIN")).await?;
     client.query(&LOCK_ALL, &[&stream]).await?;
-    client.execute(&MARK_ALL, &[&stream, &by]).await
+    let marked = client.execute(&MARK_ALL, &[&stream]).await?;
+    progress::forget(client, stream).await?;
+    client.batch(&Sql::new("COMMIT")).await?;
+    Ok(marked)
 }
 
 const COPIED_BY: Sql = Sql::new(

@@ -40,6 +40,7 @@ const PURE: &[&str] = &[
     "src/feedback",
     "src/apply/flushed",
     "src/apply/plan",
+    "src/apply/progress/touch",
     "src/launcher/lane/choice",
 ];
 

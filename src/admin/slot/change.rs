@@ -14,7 +14,6 @@ use crate::postgres::wire::Purpose;
 use crate::postgres::{Client, WireConnection};
 use crate::source::publication::{self, Chosen};
 use crate::source::{identity, slot};
-use crate::sql::Sql;
 use crate::tablesync::state;
 
 const COPY_NEXT: &str = "The next walferry run copies the tables, then follows the source.";
@@ -98,7 +97,7 @@ pub async fn reset(setup: &Setup, source: &Client, force: bool, done: &mut Done)
     ensure_publication(setup, source, done).await?;
     for (target, client) in setup.targets.iter().zip(&targets) {
         progress::migrate(client).await.map_err(servers::at(target))?;
-        let marked = mark(client, &setup.stream).await.map_err(servers::at(target))?;
+        let marked = state::begin_again(client, &setup.stream).await.map_err(servers::at(target))?;
         done.done.push(format!(
             "Target \"{}\": forgot its position, marked {marked} tables to be copied again.",
             target.name
@@ -116,15 +115,6 @@ pub async fn reset(setup: &Setup, source: &Client, force: bool, done: &mut Done)
         fate(setup)
     );
     Ok(())
-}
-
-/// Waits for copies under way, which then find that they are not the copier any more.
-async fn mark(client: &Client, stream: &str) -> Result<u64, crate::postgres::PgError> {
-    client.batch(&Sql::new("BEGIN")).await?;
-    let marked = state::mark_all_for_copy(client, stream, "").await?;
-    client.batch(&Sql::new("COMMIT")).await?;
-    progress::reset(client, stream).await?;
-    Ok(marked)
 }
 
 async fn connect_all(setup: &Setup) -> Result<Vec<Client>, CommandError> {

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
 use super::{Shared, TargetTask};
-use crate::apply::progress::{self, Stored};
+use crate::apply::progress::Stored;
 use crate::change::TargetId;
 use crate::config::OnRetained;
 use crate::error::chain;
@@ -21,6 +21,7 @@ use crate::lsn::{DurableLsn, Lsn};
 use crate::postgres::Client;
 use crate::source::SourceError;
 use crate::source::slot;
+use crate::tablesync;
 use crate::telemetry::state::TargetState;
 
 /// Between two looks at how a target stands to the others.
@@ -205,7 +206,7 @@ impl TargetTask {
     pub(super) async fn begin_again(&mut self, client: &Client) -> Result<(), LaunchError> {
         let (id, name) = (self.target().id, self.target().name.clone());
         self.incoming.clear();
-        progress::reset(client, &self.shared.setup.stream).await?;
+        tablesync::state::begin_again(client, &self.shared.setup.stream).await?;
         let main = Arc::clone(self.shared.board.main());
         match self.own.take() {
             Some(mut own) => {

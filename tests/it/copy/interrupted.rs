@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use walferry::error::{Judged, Verdict};
 use walferry::source::publication::PublishedTable;
-use walferry::sql::Sql;
 use walferry::tablesync::{CopyError, CopyState, ExistingRows, pending, state};
 
 use super::bench::{Bench, Watcher, Wishes, client, run};
@@ -175,9 +174,7 @@ async fn a_run_that_is_no_longer_the_copier_stops_at_the_fence() {
     let copying = tokio::spawn(run(job, Watcher::default()));
     let begun = "SELECT count(*) FROM walferry.table_state WHERE rows_copied > 0";
     wait_for("rows", seconds(30), async || (bench.number_on_target(begun).await > 0).then_some(())).await;
-    taker.batch(&Sql::new("BEGIN")).await.unwrap();
-    state::mark_all_for_copy(&taker, "s", "other").await.unwrap();
-    taker.batch(&Sql::new("COMMIT")).await.unwrap();
+    state::begin_again(&taker, "s").await.unwrap();
     let rows = "SELECT count(*) FROM t";
     let at_take_over = bench.number_on_target(rows).await;
     let error = copying.await.unwrap().0.unwrap_err();
