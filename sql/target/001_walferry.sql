@@ -9,8 +9,8 @@ CREATE TABLE walferry.migration (
 -- One row per stream, and one per lane of tables that are brought in beside it. The row moves in the same transaction
 -- as the data, by compare-and-set on end_lsn, and only for whoever has claimed it last.
 --
--- It has no key on purpose: there is a new version of a row with every commit, and while any transaction runs here, the
--- old ones stay. To enter one more into a unique index, all versions in it of the same name have to be looked at. That
+-- It has no key on purpose: there is a new version of a row with every commit, and none goes while a transaction here may
+-- still see it. To enter one more into a unique index, all versions in it of the same name have to be looked at. That
 -- there is one row of a name is seen to where rows are added. Replica identity: for who publishes all tables from here.
 CREATE TABLE walferry.progress (
     stream            text NOT NULL,

@@ -214,7 +214,7 @@ impl Applier {
     /// Whether the progress row may stand where it is expected after all, and only lie elsewhere than it did. It is
     /// looked for by name then.
     fn lies_elsewhere(&mut self, result: &Result<(), ApplyError>) -> bool {
-        matches!(result, Err(ApplyError::Fenced { .. })) && self.session.progress_lies.take().is_some()
+        matches!(result, Err(ApplyError::Fenced { .. })) && self.session.progress_lies.forget()
     }
 
     async fn roll_back_if(&mut self, result: &Result<(), ApplyError>) -> Result<(), PgError> {
@@ -285,7 +285,7 @@ impl Applier {
     ) -> Result<(), ApplyError> {
         let mut flight = Flight::new(&mut self.session);
         if !self.open {
-            flight.control(&BEGIN, Step::Control)?;
+            begin(&mut flight, &self.stream, self.epoch, self.stored)?;
         }
         let held = Held::default();
         finish(&mut flight, &self.stream, self.stored, &Batch { transactions: Vec::new(), end, commit, held })?;
@@ -401,13 +401,13 @@ impl Applier {
 /// has claimed it since.
 pub(super) fn begin(flight: &mut Flight<'_>, stream: &Stream, epoch: Epoch, stored: EndLsn) -> Result<(), PgError> {
     flight.control(&BEGIN, Step::Control)?;
-    flight.progress(|lies| progress::hold(stream, stored, epoch, lies))?;
+    flight.progress(|page| progress::hold(stream, stored, epoch, page))?;
     flight.control(&truncation::DEFER, Step::Control)
 }
 
 /// Adds the end of a target transaction: the progress row, and COMMIT.
 pub(super) fn finish(flight: &mut Flight<'_>, stream: &Stream, from: EndLsn, batch: &Batch) -> Result<(), PgError> {
-    flight.progress(|lies| progress::advance(stream, from, batch.end, batch.commit.as_ref(), lies))?;
+    flight.progress(|page| progress::advance(stream, from, batch.end, batch.commit.as_ref(), page))?;
     flight.control(&COMMIT, Step::Commit)
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use postgres_protocol::message::frontend;
 
-use super::progress::{Tid, Touch};
+use super::progress::{Page, Touch};
 use super::session::{self, Session};
 use super::statement::{Shape, Value};
 use super::table::TargetTable;
@@ -169,12 +169,12 @@ impl<'a> Flight<'a> {
         Ok(())
     }
 
-    /// Adds what is done with the progress row, by where the session knows it to lie.
+    /// Adds what is done with the progress row, where the session knows it to lie.
     ///
     /// # Errors
     /// When it cannot be encoded.
-    pub fn progress(&mut self, touch: impl FnOnce(Option<&Tid>) -> Touch) -> Result<(), PgError> {
-        let Touch { sql, types, params } = touch(self.session.progress_lies.as_ref());
+    pub fn progress(&mut self, touch: impl FnOnce(Option<Page>) -> Touch) -> Result<(), PgError> {
+        let Touch { sql, types, params } = touch(self.session.progress_lies.page());
         self.frame(&sql, types, &mut params.into_iter(), Step::Progress)
     }
 
@@ -245,7 +245,7 @@ impl<'a> Flight<'a> {
         self.flown = true;
         frontend::sync(self.session.wire.writer.buffer());
         let landed = Landed { failed: None, missing: Vec::new(), rows: 0, miscounted: None, answer: None };
-        Answers { steps: std::mem::take(&mut self.steps), done: 0, landed, lies: None, ended: false }
+        Answers { steps: std::mem::take(&mut self.steps), done: 0, landed, page: None, ended: false }
     }
 }
 
@@ -256,7 +256,7 @@ pub struct Answers {
     done: usize,
     landed: Landed,
     /// Where the progress row lies.
-    lies: Option<Tid>,
+    page: Option<Page>,
     ended: bool,
 }
 
@@ -275,9 +275,10 @@ impl Answers {
             session.broken |= exchanged.is_err();
             exchanged?;
         }
-        // What a failed flight has done is undone.
-        if self.landed.failed.is_none() {
-            session.progress_lies = self.lies.or(session.progress_lies.take());
+        // Where it was held it lies, whatever was refused after that; where it was moved to, once that is committed.
+        let undone = matches!(self.landed.failed, Some((Step::Progress | Step::Commit, _)));
+        if let Some(page) = self.page.filter(|_| !undone) {
+            session.progress_lies.seen(page);
         }
         Ok(self.landed)
     }
@@ -302,7 +303,7 @@ impl Answers {
             }
             b'D' => match self.steps.get(self.done) {
                 Some(Step::Ask) => self.landed.answer = first_column(&frame.body),
-                Some(Step::Progress) => self.lies = first_column(&frame.body).map(Tid::new),
+                Some(Step::Progress) => self.page = first_column(&frame.body).as_deref().and_then(Page::of),
                 _ => {}
             },
             b'Z' => self.ended = true,

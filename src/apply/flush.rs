@@ -21,7 +21,8 @@ use super::dead_letter::SetAside;
 use super::error::{ApplyError, ConflictKind};
 use super::flushed::{Flushed, Lost, Mark};
 use super::observer::Observer;
-use super::progress;
+use super::progress::{self, Lies};
+use super::session::Session;
 use crate::change::{Part, PgTime};
 use crate::error::Verdict;
 use crate::lsn::{DurableLsn, EndLsn, Lsn};
@@ -34,13 +35,6 @@ const SOON: Duration = Duration::from_millis(10);
 /// Between two flushes: what they cost the target's disk is little beside what its WAL writer does
 /// (`wal_writer_delay`).
 const EVERY: Duration = Duration::from_millis(100);
-
-/// They take at most one part in so many of the time: where a transaction is left open on the target, a read of the row
-/// passes all its versions since …
-const SHARE: u32 = 10;
-
-/// … but for this long at most nothing is flushed.
-const REST: Duration = Duration::from_secs(1);
 
 /// A flush that takes longer is complained of.
 const LONG: Duration = Duration::from_secs(30);
@@ -56,8 +50,8 @@ pub(super) struct Flush {
 
 struct State {
     flushed: Flushed,
-    /// The connection to flush over; none once it has failed.
-    client: Option<Arc<Client>>,
+    /// The connection to flush over, and where the row lies that is read; none once it has failed.
+    beside: Option<(Arc<Client>, Arc<Lies>)>,
     /// Whether somebody waits for what is outstanding.
     hurried: bool,
     failed: Option<ApplyError>,
@@ -65,8 +59,12 @@ struct State {
 
 impl State {
     fn is_due(&self) -> bool {
-        self.client.is_some() && self.flushed.is_outstanding()
+        self.beside.is_some() && self.flushed.is_outstanding()
     }
+}
+
+fn beside(session: &Session) -> (Arc<Client>, Arc<Lies>) {
+    (Arc::clone(&session.client), Arc::clone(&session.progress_lies))
 }
 
 impl Flush {
@@ -76,16 +74,16 @@ impl Flush {
         stream: &str,
         synchronous: bool,
         stored: EndLsn,
-        client: &Arc<Client>,
+        session: &Session,
     ) -> Self {
-        let (flushed, client) = (Flushed::new(stored), Some(Arc::clone(client)));
-        let state = watch::Sender::new(State { flushed, client, hurried: false, failed: None });
+        let (flushed, beside) = (Flushed::new(stored), Some(beside(session)));
+        let state = watch::Sender::new(State { flushed, beside, hurried: false, failed: None });
         Self { observer, stream: stream.to_owned(), synchronous, state }
     }
 
-    /// Flushes over this connection from now on.
-    pub(super) fn attend(&self, client: &Arc<Client>) {
-        self.state.send_modify(|state| (state.client, state.failed) = (Some(Arc::clone(client)), None));
+    /// Flushes over this session's other connection from now on.
+    pub(super) fn attend(&self, session: &Session) {
+        self.state.send_modify(|state| (state.beside, state.failed) = (Some(beside(session)), None));
     }
 
     /// Does not wait for more to come: somebody waits for what is committed now.
@@ -125,26 +123,24 @@ impl Flush {
                 () = sleep_until(next.max(Instant::now() + SOON)) => {}
                 () = self.wait_for(|state| state.hurried) => {}
             }
-            let begun = Instant::now();
+            next = Instant::now() + EVERY;
             let mut order = None;
             self.state.send_modify(|state| {
                 state.hurried = false;
-                order = state.client.clone().map(|client| (client, state.flushed.mark()));
+                order = state.beside.clone().map(|beside| (beside, state.flushed.mark()));
             });
-            let Some((client, mark)) = order else { continue };
-            let other = |state: &State| !state.client.as_ref().is_some_and(|now| Arc::ptr_eq(now, &client));
+            let Some(((client, lies), mark)) = order else { continue };
+            let other = |state: &State| !state.beside.as_ref().is_some_and(|(now, _)| Arc::ptr_eq(now, &client));
             tokio::select! {
-                found = self.flush(&client) => self.found(mark, found),
+                found = self.flush(&client, &lies) => self.found(mark, found),
                 () = self.wait_for(other) => {}
             }
-            let took = begun.elapsed();
-            next = begun + EVERY.max(took * SHARE).min(took.max(EVERY) + REST);
         }
     }
 
     /// Where the target stands, on its disk; `None` when the row is gone.
-    async fn flush(&self, client: &Client) -> Result<Option<DurableLsn>, PgError> {
-        let read = progress::read_durable(client, &self.stream);
+    async fn flush(&self, client: &Client, lies: &Lies) -> Result<Option<DurableLsn>, PgError> {
+        let read = progress::find_durable(client, &self.stream, lies.page());
         tokio::pin!(read);
         let found = tokio::select! {
             found = &mut read => found,
@@ -175,7 +171,7 @@ impl Flush {
             }
             Err(error) => error.into(),
         };
-        self.state.send_modify(|state| (state.client, state.failed) = (None, Some(failed)));
+        self.state.send_modify(|state| (state.beside, state.failed) = (None, Some(failed)));
     }
 }
 

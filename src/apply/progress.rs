@@ -17,7 +17,7 @@ mod touch;
 
 use tokio_postgres::Row;
 
-pub(super) use self::touch::{Tid, Touch, advance, hold};
+pub(super) use self::touch::{Lies, Page, Touch, advance, hold};
 
 use crate::change::{Commit, PgTime};
 use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
@@ -121,6 +121,9 @@ pub enum ProgressError {
     /// Somebody else has positioned the stream meanwhile.
     #[error("stream \"{0}\" was given a position by somebody else")]
     Taken(String),
+    /// The stream has several rows: they came from elsewhere.
+    #[error("stream \"{stream}\" has {rows} rows in walferry.progress")]
+    Doubled { stream: String, rows: usize },
     /// Nothing was ever done for the stream there.
     #[error("stream \"{0}\" is not known there yet")]
     Unknown(String),
@@ -135,6 +138,10 @@ impl crate::error::Judged for ProgressError {
                 Verdict::halt(format!("On the target run: CREATE SCHEMA walferry AUTHORIZATION {};", Sql::ident(role)))
             }
             Self::TooNew { .. } => Verdict::halt("Run the walferry version that made it, or a later one."),
+            Self::Doubled { .. } => Verdict::halt(
+                "A restore into a schema \"walferry\" that was there, or replication into it, adds rows: delete the one \
+                 that does not belong to what the database holds.",
+            ),
             Self::Taken(_) | Self::Unknown(_) => Verdict::Retry,
         }
     }
@@ -198,6 +205,9 @@ const COLUMNS: Sql = Sql::new(
      to_char(paused_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
 );
 
+/// Of several rows, which are refused ([`claim`]), the one that says least.
+const LEAST: Sql = Sql::new(" ORDER BY end_lsn NULLS FIRST LIMIT 1");
+
 /// The stream's row; `None` when the target does not know the stream (or walferry). It may be of a commit that a crash
 /// takes back.
 ///
@@ -208,7 +218,7 @@ pub async fn read(client: &Client, stream: &str) -> Result<Option<Stored>, PgErr
     if !made.get::<_, bool>(0) {
         return Ok(None);
     }
-    let row = Sql::format("SELECT {} FROM walferry.progress WHERE stream = $1", &[&COLUMNS]);
+    let row = Sql::format("SELECT {} FROM walferry.progress WHERE stream = $1{}", &[&COLUMNS, &LEAST]);
     Ok(client.query_opt(&row, &[&stream]).await?.map(stored))
 }
 
@@ -222,33 +232,58 @@ pub async fn read(client: &Client, stream: &str) -> Result<Option<Stored>, PgErr
 /// # Errors
 /// As [`Client::query`].
 pub async fn read_durable(client: &Client, stream: &str) -> Result<Option<(Stored, Option<DurableLsn>)>, PgError> {
-    let row = Sql::format(
+    client.query_opt(&durable(Sql::new("")), &[&stream]).await.map(|row| row.map(with_durable))
+}
+
+/// The same, of a row that may lie in this page.
+pub(super) async fn find_durable(
+    client: &Client,
+    stream: &str,
+    page: Option<Page>,
+) -> Result<Option<(Stored, Option<DurableLsn>)>, PgError> {
+    let Some([from, to]) = page.map(Page::bounds) else { return read_durable(client, stream).await };
+    let in_page = durable(Sql::new(" AND ctid >= $2::text::tid AND ctid < $3::text::tid"));
+    match client.query_opt(&in_page, &[&stream, &from, &to]).await? {
+        Some(row) => Ok(Some(with_durable(row))),
+        None => read_durable(client, stream).await,
+    }
+}
+
+fn durable(and: Sql) -> Sql {
+    Sql::format(
         "SELECT {} FROM walferry.progress, (SELECT 1 / count(*) AS one FROM
              (SELECT 1 FROM walferry.migration WHERE version = 1 FOR KEY SHARE) AS held) AS written
-         WHERE stream = $1 AND one = 1",
-        &[&COLUMNS],
-    );
-    let stored = client.query_opt(&row, &[&stream]).await?.map(stored);
-    Ok(stored.map(|stored| {
-        let durable = stored.end_lsn.map(|end| DurableLsn::new(end.lsn()));
-        (stored, durable)
-    }))
+         WHERE stream = $1 AND one = 1{}{}",
+        &[&COLUMNS, &and, &LEAST],
+    )
+}
+
+fn with_durable(row: Row) -> (Stored, Option<DurableLsn>) {
+    let stored = stored(row);
+    let durable = stored.end_lsn.map(|end| DurableLsn::new(end.lsn()));
+    (stored, durable)
 }
 
 /// Makes the stream's row the caller's, and gives it, with its position, which is durable: it is written, and committed
 /// as in [`read_durable`]. Waits for the transaction of whoever applies by it, and nobody else moves it afterwards.
 ///
 /// # Errors
-/// As [`Client::query`].
-pub async fn claim(client: &Client, stream: &str) -> Result<Option<(Epoch, Stored, Option<DurableLsn>)>, PgError> {
+/// [`ProgressError::Doubled`], or as [`Client::query`].
+pub async fn claim(
+    client: &Client,
+    stream: &str,
+) -> Result<Option<(Epoch, Stored, Option<DurableLsn>)>, ProgressError> {
     let claim = Sql::format(
         "UPDATE walferry.progress SET epoch = epoch + 1 WHERE stream = $1 RETURNING {}, epoch",
         &[&COLUMNS],
     );
-    Ok(client.query_opt(&claim, &[&stream]).await?.map(|row| {
+    let mut rows = client.query(&claim, &[&stream]).await?;
+    if rows.len() > 1 {
+        return Err(ProgressError::Doubled { stream: stream.to_owned(), rows: rows.len() });
+    }
+    Ok(rows.pop().map(|row| {
         let epoch = Epoch(row.get("epoch"));
-        let stored = stored(row);
-        let durable = stored.end_lsn.map(|end| DurableLsn::new(end.lsn()));
+        let (stored, durable) = with_durable(row);
         (epoch, stored, durable)
     }))
 }
@@ -275,40 +310,38 @@ fn stored(row: Row) -> Stored {
 /// # Errors
 /// As [`Client::batch`].
 pub async fn register(client: &Client, stream: &Stream) -> Result<(), PgError> {
-    let (name, timeline) = (Sql::literal(&stream.name), Sql::number(stream.timeline));
-    let of = [&stream.system_identifier, &stream.database, &stream.slot].map(|text| Sql::literal(text));
-    // One transaction. No key keeps a name from being there twice: who adds one is alone, and sees what was added
-    // before.
-    let insert = Sql::format(
-        "SELECT pg_advisory_xact_lock(hashtext('walferry.progress')); \
-         INSERT INTO walferry.progress (stream, timeline, system_identifier, database, slot)
-         SELECT {}, {}, {}, {}, {} WHERE NOT EXISTS (SELECT FROM walferry.progress WHERE stream = {})",
-        &[&name, &timeline, &of[0], &of[1], &of[2], &name],
-    );
-    client.batch(&insert).await
+    add(client, stream, None).await
 }
 
 /// Gives a lane of some tables of the stream `of` its first position, or a new one, and makes it the caller's: whoever
-/// still applies through it is waited for, and does not go on. Nobody else has a lane of its name.
+/// still applies through it is waited for, and does not go on.
 ///
 /// # Errors
 /// As [`Client::query`].
 pub async fn register_lane(client: &Client, lane: &Stream, of: &str, lsn: Lsn) -> Result<(Epoch, DurableLsn), PgError> {
-    let register = Sql::new(
-        "WITH again AS (
-             UPDATE walferry.progress SET end_lsn = $7::text::pg_lsn, epoch = epoch + 1, updated_at = now()
-             WHERE stream = $1 RETURNING epoch),
-         first AS (
-             INSERT INTO walferry.progress (stream, system_identifier, timeline, database, slot, lane_of, end_lsn)
-             SELECT $1, $2::text, $3::bigint, $4::text, $5::text, $6::text, $7::text::pg_lsn
-             WHERE NOT EXISTS (SELECT FROM again) RETURNING epoch)
-         SELECT epoch FROM again UNION ALL SELECT epoch FROM first",
+    add(client, lane, Some(of)).await?;
+    let claim = Sql::new(
+        "UPDATE walferry.progress SET end_lsn = $2::text::pg_lsn, epoch = epoch + 1, updated_at = now()
+         WHERE stream = $1 RETURNING epoch",
     );
-    let (lsn_text, timeline) = (lsn.to_string(), i64::from(lane.timeline));
-    let values: [&(dyn postgres_types::ToSql + Sync); 7] =
-        [&lane.name, &lane.system_identifier, &timeline, &lane.database, &lane.slot, &of, &lsn_text];
-    let row = client.query_one(&register, &values).await?;
+    let row = client.query_one(&claim, &[&lane.name, &lsn.to_string()]).await?;
     Ok((Epoch(row.get(0)), DurableLsn::new(lsn)))
+}
+
+/// Adds a row without a position, if there is none of that name.
+async fn add(client: &Client, stream: &Stream, lane_of: Option<&str>) -> Result<(), PgError> {
+    let (name, timeline) = (Sql::literal(&stream.name), Sql::number(stream.timeline));
+    let of = [&stream.system_identifier, &stream.database, &stream.slot].map(|text| Sql::literal(text));
+    let lane_of = lane_of.map_or_else(|| Sql::new("NULL"), Sql::literal);
+    // One transaction. No key keeps a name from being there twice: who adds one is alone until it is committed, and sees
+    // what was added before.
+    let insert = Sql::format(
+        "SELECT pg_advisory_xact_lock(hashtext('walferry.progress')); \
+         INSERT INTO walferry.progress (stream, timeline, system_identifier, database, slot, lane_of)
+         SELECT {}, {}, {}, {}, {}, {} WHERE NOT EXISTS (SELECT FROM walferry.progress WHERE stream = {})",
+        &[&name, &timeline, &of[0], &of[1], &of[2], &lane_of, &name],
+    );
+    client.batch(&insert).await
 }
 
 /// Ends all lanes of tables of a stream but these: whoever still applies through another one is waited for, and finds

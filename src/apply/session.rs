@@ -12,7 +12,7 @@ use postgres_protocol::message::frontend;
 
 use super::bulk::traits::{self, Manner};
 use super::error::ApplyError;
-use super::progress::Tid;
+use super::progress::Lies;
 use super::statement::{self, Shape, Statement, Value};
 use super::table::{Difference, TargetTable};
 use crate::lsn::Lsn;
@@ -50,8 +50,8 @@ pub struct Session {
     pub replica_role: bool,
     /// The wire connection is of no use any more.
     pub broken: bool,
-    /// Where this session has seen the progress row last.
-    pub progress_lies: Option<Tid>,
+    /// Where the progress row lies.
+    pub progress_lies: Arc<Lies>,
     /// By relation, one for each version of it that a flight may hold, the last one last.
     tables: HashMap<RelationId, Vec<Matched>>,
     /// What the tables were on the server when they were last seen: one that is renamed is told from one that is gone.
@@ -123,7 +123,7 @@ impl Session {
             client,
             replica_role,
             broken: false,
-            progress_lies: None,
+            progress_lies: Arc::default(),
             tables: HashMap::new(),
             oids: HashMap::new(),
             looked_up: HashMap::new(),

@@ -76,7 +76,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Ended {
     let (stream, synchronous) = (&options.to.stream.name, options.session.synchronous_commit);
-    let flush = Flush::new(Arc::clone(&options.to.observer), stream, synchronous, stored, &session.client);
+    let flush = Flush::new(Arc::clone(&options.to.observer), stream, synchronous, stored, &session);
     let flush = Arc::new(flush);
     let letters = Arc::new(Watch::new(Arc::clone(&options.to.observer), stream, &session.client));
     options.to.observer = Arc::clone(&flush) as Arc<dyn Observer>;
@@ -274,8 +274,8 @@ impl Worker {
             Some(Session::open(&self.options.session).await?)
         };
         let stream = &self.options.to.stream.name;
-        let client = &fresh.as_ref().unwrap_or(&self.applier.session).client;
-        let found = progress::read(client, stream).await?.and_then(|stored| stored.end_lsn);
+        let session = fresh.as_ref().unwrap_or(&self.applier.session);
+        let found = progress::read(&session.client, stream).await?.and_then(|stored| stored.end_lsn);
         let expected = self.applier.stored;
         let possible = |end: EndLsn| {
             let ends = |batch: &Batch| {
@@ -287,8 +287,8 @@ impl Worker {
         let Some(end) = found.filter(|end| possible(*end)) else {
             return Err(ApplyError::moved(stream, expected, found));
         };
-        self.flush.attend(client);
-        self.letters.attend(client);
+        self.flush.attend(session);
+        self.letters.attend(&session.client);
         if end > expected {
             self.applier.observer.committed(end, None, None);
         }

@@ -4,7 +4,7 @@
 //!   (no row) ──take_over──▶ copying ──last range's commit──▶ done ◀──────────admit─────────┐
 //!                              ▲   └───last range's commit, beside the stream──▶ catching up
 //!                              └ take_over, mark_for_copy, begin_again, from each of them   forget: back to (no row)
-//!   each ──stop──▶ paused, quarantined ──mark_for_copy──▶ copying
+//!   each ──stop──▶ paused, quarantined ──mark_for_copy──▶ copying        quarantined ──begin_again──▶ copying
 //! ```
 //!
 //! **The fence.** Every transaction that writes rows first locks its table's row with [`fence`]: `copier = me … FOR

@@ -162,6 +162,22 @@ async fn another_cluster_and_another_database_under_the_sources_name_are_refused
     assert_eq!(rows(&pair.target).await, "3");
 }
 
+/// As after a restore of data alone into a database that knows the stream.
+#[tokio::test]
+async fn a_position_that_is_there_twice_is_refused_until_one_is_deleted() {
+    let pair = Pair::start(TABLES).await;
+    let mut daemon = pair.daemon("").start();
+    daemon.wait_ready(seconds(60)).await;
+    assert!(daemon.terminate(seconds(20)).await.success());
+    run(&pair.target, "INSERT INTO walferry.progress SELECT * FROM walferry.progress").await;
+    daemon.start();
+    wait_halted(&mut daemon, "t", &["2 rows in walferry.progress", "delete the one"], seconds(20)).await;
+    run(&pair.target, "DELETE FROM walferry.progress WHERE ctid = (SELECT max(ctid) FROM walferry.progress)").await;
+    run(&pair.source, "INSERT INTO t VALUES (50, 'once')").await;
+    pair.equal(&["t"], seconds(20)).await;
+    assert!(daemon.terminate(seconds(20)).await.success());
+}
+
 #[tokio::test]
 async fn a_deleted_progress_row_is_not_taken_for_a_new_target() {
     let pair = pair(3).await;

@@ -1,9 +1,12 @@
 //! What a target transaction does with the progress row: it holds the row first, and moves it last. Pure.
 //!
-//! The row has a new version with every commit, and while any transaction runs on the target, however idle, the old
-//! ones stay: an hour's are a million, and whoever looks the row up by its name passes them all. So it is found by
-//! where its last version lies ([`Tid`]), as the transaction before has left it, and by name only where that is not
-//! known.
+//! The row has a new version with every commit, and none goes while somebody on the target may still see it: for a
+//! transaction that is left open, an hour's are a million, and whoever looks the row up by its name passes them all. So
+//! it is looked for in the page where the transaction before has left it ([`Lies`]), and by name only where it is not
+//! there. (Not by its `ctid` alone: a look at the page has the server clear it of old versions, which keeps the table at
+//! a page or two: `heap_page_prune_opt` in pruneheap.c, which a TID Scan does not call and a TID Range Scan does.)
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -13,18 +16,49 @@ use crate::lsn::{EndLsn, Lsn};
 use crate::postgres::wire::Param;
 use crate::sql::Sql;
 
-/// Where a version of a row lies: its `ctid`, as text. Another one lies elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tid(Bytes);
+/// A page of the table, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page(u32);
 
-impl Tid {
-    /// As a server gave it.
-    pub fn new(text: String) -> Self {
-        Self(text.into())
+impl Page {
+    /// That of a `ctid`, as a server writes it: `(12,3)`.
+    pub fn of(ctid: &str) -> Option<Self> {
+        let (page, _) = ctid.strip_prefix('(')?.split_once(',')?;
+        page.parse().ok().map(Self)
+    }
+
+    /// Every `ctid` in it is at or after the first of these, and before the second.
+    pub fn bounds(self) -> [String; 2] {
+        [format!("({},0)", self.0), format!("({},0)", u64::from(self.0) + 1)]
     }
 }
 
-/// A statement about the progress row. Its answer is where the row lies then; where it is not as expected, it raises
+/// Where the progress row lies, as a session has seen it last.
+#[derive(Debug, Default)]
+pub struct Lies {
+    /// The page's number and 1; 0: not known.
+    page: AtomicU64,
+}
+
+impl Lies {
+    /// The page, if it is known.
+    pub fn page(&self) -> Option<Page> {
+        let known = self.page.load(Ordering::Relaxed).checked_sub(1)?;
+        u32::try_from(known).ok().map(Page)
+    }
+
+    /// It was seen there.
+    pub fn seen(&self, page: Page) {
+        self.page.store(u64::from(page.0) + 1, Ordering::Relaxed);
+    }
+
+    /// It is not known any more; whether it was.
+    pub fn forget(&self) -> bool {
+        self.page.swap(0, Ordering::Relaxed) != 0
+    }
+}
+
+/// A statement about the progress row. Its answer is the row's `ctid`; where the row is not as expected, it raises
 /// `division_by_zero`, which aborts the transaction.
 pub struct Touch {
     /// The statement.
@@ -47,9 +81,10 @@ const HOLD: Sql = Sql::new(
      SELECT (SELECT ctid FROM held), 1 / count(*) FROM held",
 );
 
-const HOLD_AT: Sql = Sql::new(
-    "WITH held AS (SELECT ctid FROM walferry.progress WHERE ctid = $4 AND stream = $1 AND end_lsn = $2 AND epoch = $3
-                   FOR UPDATE)
+const HOLD_IN: Sql = Sql::new(
+    "WITH held AS (
+         SELECT ctid FROM walferry.progress
+         WHERE ctid >= $4 AND ctid < $5 AND stream = $1 AND end_lsn = $2 AND epoch = $3 FOR UPDATE)
      SELECT (SELECT ctid FROM held), 1 / count(*) FROM held",
 );
 
@@ -62,12 +97,12 @@ const ADVANCE: Sql = Sql::new(
      SELECT (SELECT ctid FROM moved), 1 / count(*) FROM moved",
 );
 
-const ADVANCE_AT: Sql = Sql::new(
+const ADVANCE_IN: Sql = Sql::new(
     "WITH moved AS (
          UPDATE walferry.progress
          SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5,
              commit_lsn = coalesce($6, commit_lsn), updated_at = now()
-         WHERE ctid = $7 AND stream = $1 AND end_lsn = $2 RETURNING ctid)
+         WHERE ctid >= $7 AND ctid < $8 AND stream = $1 AND end_lsn = $2 RETURNING ctid)
      SELECT (SELECT ctid FROM moved), 1 / count(*) FROM moved",
 );
 
@@ -75,15 +110,15 @@ const ADVANCE_AT: Sql = Sql::new(
 /// there, or was claimed since. Whoever may still be applying the same (a session that was given up here and lives on
 /// there) has the row, and is waited for, before its rows are met.
 ///
-/// `lies` is where it was seen last. Somebody may have written to it since, and left it where it is otherwise (who
-/// pauses a target does): then it lies elsewhere, and this fails, too.
-pub fn hold(stream: &Stream, at: EndLsn, epoch: Epoch, lies: Option<&Tid>) -> Touch {
+/// Looked for in a page, it may not be found though it stands where it is expected: somebody has written to it since,
+/// as who pauses a target does, or VACUUM FULL has moved it.
+pub fn hold(stream: &Stream, at: EndLsn, epoch: Epoch, page: Option<Page>) -> Touch {
     let params = vec![name(stream), lsn(at.lsn()), int8(epoch.0)];
-    touch((HOLD, &[TEXT, PG_LSN, INT8]), (HOLD_AT, &[TEXT, PG_LSN, INT8, TID]), params, lies)
+    touch((HOLD, &[TEXT, PG_LSN, INT8]), (HOLD_IN, &[TEXT, PG_LSN, INT8, TID, TID]), params, page)
 }
 
-/// Moves the row from where it is expected. `lies` as in [`hold`].
-pub fn advance(stream: &Stream, from: EndLsn, to: EndLsn, commit: Option<&Commit>, lies: Option<&Tid>) -> Touch {
+/// Moves the row from where it is expected. `page` as in [`hold`].
+pub fn advance(stream: &Stream, from: EndLsn, to: EndLsn, commit: Option<&Commit>, page: Option<Page>) -> Touch {
     let time = |commit: &Commit| Param::Binary(Bytes::copy_from_slice(&commit.time.0.to_be_bytes()));
     let params = vec![
         name(stream),
@@ -95,20 +130,18 @@ pub fn advance(stream: &Stream, from: EndLsn, to: EndLsn, commit: Option<&Commit
     ];
     touch(
         (ADVANCE, &[TEXT, PG_LSN, PG_LSN, TIMESTAMPTZ, INT8, PG_LSN]),
-        (ADVANCE_AT, &[TEXT, PG_LSN, PG_LSN, TIMESTAMPTZ, INT8, PG_LSN, TID]),
+        (ADVANCE_IN, &[TEXT, PG_LSN, PG_LSN, TIMESTAMPTZ, INT8, PG_LSN, TID, TID]),
         params,
-        lies,
+        page,
     )
 }
 
 type Form = (Sql, &'static [u32]);
 
-fn touch(by_name: Form, by_place: Form, mut params: Vec<Param>, lies: Option<&Tid>) -> Touch {
-    let (sql, types) = match lies {
-        Some(_) => by_place,
-        None => by_name,
-    };
-    params.extend(lies.map(|tid| Param::Text(tid.0.clone())));
+fn touch(by_name: Form, in_page: Form, mut params: Vec<Param>, page: Option<Page>) -> Touch {
+    let (sql, types) = if page.is_some() { in_page } else { by_name };
+    let bounds = page.into_iter().flat_map(Page::bounds);
+    params.extend(bounds.map(|tid| Param::Text(Bytes::from(tid))));
     Touch { sql, types, params }
 }
 
@@ -122,4 +155,26 @@ fn lsn(lsn: Lsn) -> Param {
 
 fn int8(value: i64) -> Param {
     Param::Binary(Bytes::copy_from_slice(&value.to_be_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_is_that_of_a_ctid() {
+        let bounds = |ctid| Page::of(ctid).map(Page::bounds);
+        assert_eq!(bounds("(0,1)"), Some(["(0,0)".to_owned(), "(1,0)".to_owned()]));
+        assert_eq!(bounds("(4294967294,291)").map(|[_, end]| end).as_deref(), Some("(4294967295,0)"));
+        assert_eq!(["", "1", "(,1)", "(-1,1)", "(x,1)"].map(Page::of), [None; 5]);
+    }
+
+    #[test]
+    fn where_the_row_lies_is_not_known_before_it_is_seen_nor_after_it_is_forgotten() {
+        let lies = Lies::default();
+        assert_eq!((lies.page(), lies.forget()), (None, false));
+        lies.seen(Page(0));
+        assert_eq!(lies.page(), Some(Page(0)));
+        assert_eq!((lies.forget(), lies.page()), (true, None));
+    }
 }
