@@ -139,8 +139,8 @@ impl crate::error::Judged for ProgressError {
             }
             Self::TooNew { .. } => Verdict::halt("Run the walferry version that made it, or a later one."),
             Self::Doubled { .. } => Verdict::halt(
-                "A restore into a schema \"walferry\" that was there, or replication into it, adds rows: delete the one \
-                 that does not belong to what the database holds.",
+                "A restore into a schema \"walferry\" that was there, or replication into it, adds rows: delete the \
+                 one that does not belong to what the database holds.",
             ),
             Self::Taken(_) | Self::Unknown(_) => Verdict::Retry,
         }
@@ -333,8 +333,8 @@ async fn add(client: &Client, stream: &Stream, lane_of: Option<&str>) -> Result<
     let (name, timeline) = (Sql::literal(&stream.name), Sql::number(stream.timeline));
     let of = [&stream.system_identifier, &stream.database, &stream.slot].map(|text| Sql::literal(text));
     let lane_of = lane_of.map_or_else(|| Sql::new("NULL"), Sql::literal);
-    // One transaction. No key keeps a name from being there twice: who adds one is alone until it is committed, and sees
-    // what was added before.
+    // One transaction. No key keeps a name from being there twice: who adds one is alone until it is committed, and
+    // sees what was added before.
     let insert = Sql::format(
         "SELECT pg_advisory_xact_lock(hashtext('walferry.progress')); \
          INSERT INTO walferry.progress (stream, timeline, system_identifier, database, slot, lane_of)

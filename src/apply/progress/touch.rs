@@ -1,10 +1,11 @@
 //! What a target transaction does with the progress row: it holds the row first, and moves it last. Pure.
 //!
 //! The row has a new version with every commit, and none goes while somebody on the target may still see it: for a
-//! transaction that is left open, an hour's are a million, and whoever looks the row up by its name passes them all. So
-//! it is looked for in the page where the transaction before has left it ([`Lies`]), and by name only where it is not
-//! there. (Not by its `ctid` alone: a look at the page has the server clear it of old versions, which keeps the table at
-//! a page or two: `heap_page_prune_opt` in pruneheap.c, which a TID Scan does not call and a TID Range Scan does.)
+//! transaction that is left open, an hour's are a million, and whoever looks the row up by its name passes them all.
+//! So it is looked for in the page where the transaction before has left it ([`Lies`]), and by name only where it is
+//! not there. (Not by its `ctid` alone: a look at the page has the server clear it of old versions, which keeps the
+//! table at a page or two: `heap_page_prune_opt` in pruneheap.c, which a TID Scan does not call and a TID Range Scan
+//! does.)
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
