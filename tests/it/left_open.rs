@@ -67,25 +67,31 @@ async fn the_position_takes_a_page_or_two_however_often_it_moves() {
     assert!(daemon.terminate(seconds(20)).await.success());
 }
 
+/// As often as this, a row's versions do not fit into the page where it was.
+const ELSEWHERE: &str = "DO $$ BEGIN FOR n IN 1..200 LOOP
+    UPDATE walferry.progress SET publication = publication; END LOOP; END $$";
+
 #[tokio::test]
 async fn somebody_else_writes_to_the_position_and_is_only_waited_for() {
     let pair = Pair::on(Cluster::start(18).await, TABLE).await;
-    let mut daemon = pair.daemon("").start();
+    let mut daemon = pair.daemon("queue_bytes = \"256KiB\"\nbatch_bytes = \"64KiB\"").start();
     daemon.wait_ready(seconds(60)).await;
     let other = pair.cluster.connect(&pair.to.name).await;
-    for round in 0..20 {
-        // The next transaction finds the row locked, and once it gets on, elsewhere than it was.
-        run(&other, "BEGIN; UPDATE walferry.progress SET publication = publication").await;
-        run(&pair.source, &format!("INSERT INTO t VALUES ({round}, 0)")).await;
+    // The small one is applied at once, the large one in pieces.
+    for (round, rows) in [1, 5_000, 1, 5_000].into_iter().enumerate() {
+        let insert = format!("INSERT INTO t SELECT {round} * 10000 + n, 0 FROM generate_series(1, {rows}) n");
+        // It finds the row locked, and once it gets on, elsewhere than it was.
+        run(&other, &format!("BEGIN; {ELSEWHERE}")).await;
+        run(&pair.source, &insert).await;
         let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = ";
         let waiting = format!("{waiting}'{}'", pair.to.name);
         let waits = async || (text(&other, &waiting).await.as_deref() == Some("1")).then_some(());
         wait_for("the daemon to wait", seconds(20), waits).await;
         run(&other, "COMMIT").await;
         pair.equal(&["t"], seconds(20)).await;
-        // And once it finds it elsewhere without having waited.
-        run(&other, "UPDATE walferry.progress SET publication = publication").await;
-        run(&pair.source, &format!("UPDATE t SET n = 1 WHERE id = {round}")).await;
+        // And this one finds it elsewhere without having waited.
+        run(&other, ELSEWHERE).await;
+        run(&pair.source, &format!("UPDATE t SET n = 1 WHERE id > {round} * 10000")).await;
         pair.equal(&["t"], seconds(20)).await;
     }
     assert_eq!(daemon.log_count("somebody else"), 0, "{}", daemon.log());

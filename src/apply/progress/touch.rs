@@ -77,35 +77,39 @@ const INT8: u32 = 20;
 const TIMESTAMPTZ: u32 = 1184;
 const PG_LSN: u32 = 3220;
 
-const HOLD: Sql = Sql::new(
-    "WITH held AS (SELECT ctid FROM walferry.progress WHERE stream = $1 AND end_lsn = $2 AND epoch = $3 FOR UPDATE)
-     SELECT (SELECT ctid FROM held), 1 / count(*) FROM held",
-);
+/// The statement that holds the row, and what else is asked of where it lies.
+macro_rules! hold {
+    ($and:literal) => {
+        Sql::new(concat!(
+            "WITH held AS (
+                 SELECT ctid FROM walferry.progress WHERE stream = $1 AND end_lsn = $2 AND epoch = $3",
+            $and,
+            " FOR UPDATE)
+             SELECT (SELECT ctid FROM held), 1 / count(*) FROM held"
+        ))
+    };
+}
 
-const HOLD_IN: Sql = Sql::new(
-    "WITH held AS (
-         SELECT ctid FROM walferry.progress
-         WHERE ctid >= $4 AND ctid < $5 AND stream = $1 AND end_lsn = $2 AND epoch = $3 FOR UPDATE)
-     SELECT (SELECT ctid FROM held), 1 / count(*) FROM held",
-);
+/// The statement that moves it, likewise.
+macro_rules! advance {
+    ($and:literal) => {
+        Sql::new(concat!(
+            "WITH moved AS (
+                 UPDATE walferry.progress
+                 SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5,
+                     commit_lsn = coalesce($6, commit_lsn), updated_at = now()
+                 WHERE stream = $1 AND end_lsn = $2",
+            $and,
+            " RETURNING ctid)
+             SELECT (SELECT ctid FROM moved), 1 / count(*) FROM moved"
+        ))
+    };
+}
 
-const ADVANCE: Sql = Sql::new(
-    "WITH moved AS (
-         UPDATE walferry.progress
-         SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5,
-             commit_lsn = coalesce($6, commit_lsn), updated_at = now()
-         WHERE stream = $1 AND end_lsn = $2 RETURNING ctid)
-     SELECT (SELECT ctid FROM moved), 1 / count(*) FROM moved",
-);
-
-const ADVANCE_IN: Sql = Sql::new(
-    "WITH moved AS (
-         UPDATE walferry.progress
-         SET end_lsn = $3, commit_time = coalesce($4, commit_time), timeline = $5,
-             commit_lsn = coalesce($6, commit_lsn), updated_at = now()
-         WHERE ctid >= $7 AND ctid < $8 AND stream = $1 AND end_lsn = $2 RETURNING ctid)
-     SELECT (SELECT ctid FROM moved), 1 / count(*) FROM moved",
-);
+const HOLD: Sql = hold!("");
+const HOLD_IN: Sql = hold!(" AND ctid >= $4 AND ctid < $5");
+const ADVANCE: Sql = advance!("");
+const ADVANCE_IN: Sql = advance!(" AND ctid >= $7 AND ctid < $8");
 
 /// Holds the row where it is expected for the length of the transaction: stream, position, epoch. Fails when it is not
 /// there, or was claimed since. Whoever may still be applying the same (a session that was given up here and lives on
