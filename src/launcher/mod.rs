@@ -14,6 +14,7 @@
 //! | `dispatch.rs` | from the path to the targets' queues |
 //! | `follow.rs` | which copied tables are still followed |
 //! | `format.rs` | text or binary (pure) |
+//! | `gait.rs` | how fast |
 //! | `thread.rs` | the thread on which the path runs |
 //! | `target.rs` | one target: fed, and attached again whenever it comes back |
 //! | `target/attach.rs` | checked, copied, ready to be fed |
@@ -69,6 +70,7 @@ mod dispatch;
 pub mod error;
 mod follow;
 mod format;
+mod gait;
 pub mod gap;
 mod gauges;
 mod lag;

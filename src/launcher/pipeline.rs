@@ -23,6 +23,7 @@ use super::account::Account;
 use super::dispatch::{Command, Dispatcher};
 use super::error::LaunchError;
 use super::format::{Format, Stranger};
+use super::gait::Gait;
 use super::life::again;
 use super::setup::Setup;
 use super::startup::Facts;
@@ -72,6 +73,8 @@ pub struct PipelineOptions {
     pub retry_max_interval: Duration,
     /// The wait between attempts while somebody has to act.
     pub halted_retry_interval: Duration,
+    /// How fast it goes.
+    pub gait: Gait,
 }
 
 impl PipelineOptions {
@@ -91,6 +94,7 @@ impl PipelineOptions {
             part_bytes: usize::try_from(config.apply.queue_bytes / PARTS_PER_QUEUE).unwrap_or(usize::MAX),
             retry_max_interval: setup.retry_max_interval(),
             halted_retry_interval: config.apply.halted_retry_interval,
+            gait: Gait::free(),
         }
     }
 }
@@ -316,12 +320,17 @@ impl Pipeline {
                         return Ok(Fed::Enough);
                     }
                 }
-                received = receiver.next() => {
-                    path.take(received?, &mut self.dispatcher, &self.stop).await?;
+                () = self.options.gait.rest(), if self.options.gait.rests() => {}
+                received = receiver.next(), if !self.options.gait.rests() => {
+                    let mut bytes = path.take(received?, &mut self.dispatcher, &self.stop).await?;
                     for _ in 0..STRETCH {
+                        if !self.options.gait.goes_on(bytes) {
+                            break;
+                        }
                         let Some(received) = receiver.buffered()? else { break };
-                        path.take(received, &mut self.dispatcher, &self.stop).await?;
+                        bytes += path.take(received, &mut self.dispatcher, &self.stop).await?;
                     }
+                    self.options.gait.has_passed(bytes);
                     self.dispatcher.late(receiver.late());
                 }
             }
@@ -395,18 +404,21 @@ struct Path {
 }
 
 impl Path {
+    /// Gives the message's size, in bytes.
     async fn take(
         &mut self,
         received: Received,
         dispatcher: &mut Dispatcher,
         stop: &CancellationToken,
-    ) -> Result<(), LaunchError> {
+    ) -> Result<usize, LaunchError> {
         // What is not handed on any more is not to be passed over either.
         if stop.is_cancelled() {
-            return Ok(());
+            return Ok(0);
         }
+        let mut bytes = 0;
         match received {
             Received::Data { start, payload, .. } => {
+                bytes = payload.len();
                 let message = self.decoder.decode(payload)?;
                 if let Message::Relation { relation, .. } = &message
                     && let Some(stranger) = Stranger::of(relation).filter(|_| relation.binary)
@@ -427,7 +439,8 @@ impl Path {
                 }
             }
         }
-        self.deliver(dispatcher, stop).await
+        self.deliver(dispatcher, stop).await?;
+        Ok(bytes)
     }
 
     /// Hands on what is complete.

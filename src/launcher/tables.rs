@@ -9,6 +9,11 @@
 //! changes are applied exactly once, whatever happens to its connection to the target. What is lost with the daemon, or
 //! with the connection to the source, is lost with its slot: the tables are then copied again, under another snapshot.
 //!
+//! # How fast
+//! Where copies have a limit (`copy.max_rate`), the lane catches up under it: a walsender and a worker at full speed are
+//! noticed by who shares their servers. The limit ends when it has lasted as long as the copy, as soon as the lane is
+//! near (the target waits for it then), and if it falls behind further (the source keeps all WAL since the snapshot).
+//!
 //! # Taking over
 //! Once the lane is near, the target is fed nothing for a moment. It stands at M then; the lane goes on until it is at
 //! M or beyond, at X, and ends. One transaction says that its tables are done, from X on, and removes the lane's
@@ -30,6 +35,7 @@ use std::time::{Duration, SystemTime};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
@@ -39,6 +45,7 @@ use super::board::TargetBoard;
 use super::copy;
 use super::dispatch::{Attach, Command};
 use super::error::LaunchError;
+use super::gait::Gait;
 use super::pipeline::PipelineOptions;
 use super::setup::TargetSetup;
 use super::side::SidePath;
@@ -62,6 +69,9 @@ use crate::tablesync::{self, CopyError, CopyScope, CopyState};
 /// So little may be lacking in tables that are taken over: the target waits for it.
 const NEAR: u64 = 1 << 20;
 
+/// A lane that is behind by this part more than it was at first does not gain under its limit.
+const LOSING: u64 = 8;
+
 /// Looks in a row that must find them near.
 const STEADY: u32 = 2;
 
@@ -79,6 +89,8 @@ pub struct TableLane {
     pub name: String,
     id: TargetId,
     stage: watch::Receiver<Option<Abreast>>,
+    /// How far it was behind when that was seen first, in bytes of WAL.
+    behind_at_first: Option<u64>,
     near: u32,
     not_before: Instant,
     task: AbortOnDropHandle<()>,
@@ -94,6 +106,16 @@ struct Abreast {
     copier: String,
     account: Arc<Account>,
     commands: mpsc::UnboundedSender<Command>,
+    /// Ends the limit under which they catch up.
+    hurry: CancellationToken,
+}
+
+impl Abreast {
+    /// How far they are behind a target that stands here, in bytes of WAL; `None`: not known yet.
+    fn behind(&self, id: TargetId, target: Lsn) -> Option<u64> {
+        let durable = self.account.durable_lsn(id).map(|durable| durable.end_lsn().lsn());
+        self.account.received_lsn().max(durable).map(|at| target.bytes_since(at))
+    }
 }
 
 impl TableLane {
@@ -111,7 +133,16 @@ impl TableLane {
             stage,
         };
         let task = AbortOnDropHandle::new(tokio::spawn(bringing.run()));
-        Self { tables, name, id: target.id, stage: stages, near: 0, not_before: Instant::now(), task }
+        Self {
+            tables,
+            name,
+            id: target.id,
+            stage: stages,
+            behind_at_first: None,
+            near: 0,
+            not_before: Instant::now(),
+            task,
+        }
     }
 
     /// Whether these are, by name and by what they are on the source, among what is to be brought in.
@@ -126,14 +157,22 @@ impl TableLane {
 
     /// Looks how far it is behind a target that stands here; tells whether it can be taken over.
     pub fn look(&mut self, target: Lsn) -> bool {
-        let is_near = |abreast: &Abreast| {
-            let account = &abreast.account;
-            let at = account.received_lsn().max(account.durable_lsn(self.id).map(|durable| durable.end_lsn().lsn()));
-            at.is_some_and(|at| target.bytes_since(at) <= NEAR)
-                && account.lag(self.id, true, SystemTime::now()).1.is_some_and(|lag| lag < 1.0)
+        let near = match &*self.stage.borrow() {
+            None => {
+                self.behind_at_first = None;
+                false
+            }
+            Some(abreast) => abreast.behind(self.id, target).is_some_and(|behind| {
+                let at_first = *self.behind_at_first.get_or_insert(behind);
+                // The target waits for what is near. What does not gain keeps the source from removing WAL.
+                if behind <= NEAR || behind > at_first.saturating_add(at_first / LOSING).saturating_add(NEAR) {
+                    abreast.hurry.cancel();
+                }
+                let lag = abreast.account.lag(self.id, true, SystemTime::now()).1;
+                behind <= NEAR && lag.is_some_and(|lag| lag < 1.0)
+            }),
         };
-        let near = Instant::now() >= self.not_before && self.stage.borrow().as_ref().is_some_and(is_near);
-        self.near = if near { self.near + 1 } else { 0 };
+        self.near = if near && Instant::now() >= self.not_before { self.near + 1 } else { 0 };
         self.is_near()
     }
 
@@ -195,6 +234,8 @@ struct Bringing {
 
 /// Tables that are copied, as of a snapshot.
 struct Copied {
+    /// How long the copy took.
+    took: Duration,
     tables: BTreeMap<TableName, RelationId>,
     copier: String,
     epoch: Epoch,
@@ -308,6 +349,7 @@ impl Bringing {
         let job = copy::job(setup, self.target(), scope, publication, snapshot, CopyState::CatchingUp);
         let copier = job.copier.clone();
         let observer = Arc::clone(&self.board) as Arc<dyn tablesync::CopyObserver>;
+        let begun = Instant::now();
         let ended = tablesync::copy(job, observer, &self.shared.stop).await;
         let done = tablesync::state::copied_by(client, &setup.stream, &copier).await?;
         if let Err(error) = ended {
@@ -319,7 +361,7 @@ impl Bringing {
             self.board.board.tables_failed(id, &failed, &error, &verdict);
         }
         tables.retain(|name, _| done.contains(name));
-        Ok(Copied { tables, copier, epoch, position })
+        Ok(Copied { took: begun.elapsed(), tables, copier, epoch, position })
     }
 
     /// The lane's progress row.
@@ -331,12 +373,15 @@ impl Bringing {
     async fn follow(&self, copied: Copied, snapshot: Snapshot) -> Result<(), LaunchError> {
         let (shared, target) = (&self.shared, self.target());
         let (setup, id) = (&shared.setup, target.id);
-        let Copied { tables, copier, epoch, position } = copied;
+        let Copied { took, tables, copier, epoch, position } = copied;
         let stored = position.end_lsn();
         let account = Arc::new(Account::of(id, &shared.board.names()));
         account.stands_at(id, position, None);
         let options = PipelineOptions::new(setup, &snapshot.slot, shared.facts.clone());
-        let options = PipelineOptions { only: Some(snapshot.into_connection()), ..options };
+        let hurry = CancellationToken::new();
+        let gait = |rate| Gait::limited(rate, Instant::now() + took, hurry.clone());
+        let gait = setup.copy.rate.clone().map_or_else(Gait::free, gait);
+        let options = PipelineOptions { only: Some(snapshot.into_connection()), gait, ..options };
         // What may be asked for in binary depends on all that is published, and once streaming there is no second try.
         let what = "reading the slot of tables that are brought in";
         let mut path = SidePath::start(what, shared, &account, options, Values::Text, Arc::new(Quiet))?;
@@ -361,7 +406,7 @@ impl Bringing {
         if commands.send(Command::Attach(Box::new(attach))).is_err() {
             return Err(path.failure().await);
         }
-        self.stage.send_replace(Some(Abreast { copier, account, commands }));
+        self.stage.send_replace(Some(Abreast { copier, account, commands, hurry }));
         let ended = tokio::select! {
             ended = worker::run(worker_options, session, stored, receiver, shared.stop.child_token()) => ended,
             error = path.failure() => return Err(error),

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use super::rate::{PIECE, Rate};
+use super::rate::Rate;
 use super::snapshot::{ReadError, Reading};
 use crate::postgres::PgError;
 use crate::postgres::wire::WireConnection;
@@ -50,7 +50,7 @@ async fn next(reading: &mut Reading<'_>) -> Result<Option<Bytes>, PumpError> {
 /// Nothing gathers: what gathered would come all at once.
 async fn write_slowly(target: &mut WireConnection, mut bytes: Bytes, rate: &Rate) -> Result<(), PumpError> {
     while !bytes.is_empty() {
-        let piece = bytes.split_to(bytes.len().min(PIECE));
+        let piece = bytes.split_to(bytes.len().min(Rate::AT_ONCE));
         let length = piece.len();
         write(target, piece).await?;
         target.flush_copy_in().await.map_err(PumpError::Target)?;

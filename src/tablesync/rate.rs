@@ -1,15 +1,13 @@
-//! How fast a copy may go, so that it leaves servers and network to others.
+//! How fast a copy may go, and what catches up with it, so that it leaves servers and network to others.
 //!
 //! A limit is as gentle as its stretches are short: a server that gets a second's work at once has others wait for it
-//! as if there were none. So bytes pass in pieces of [`PIECE`], each as soon as those before it have had their time.
+//! as if there were none. So bytes pass in pieces of [`Rate::AT_ONCE`], each as soon as those before it have had their
+//! time.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-
-/// So much goes at once: servers are at it for a fraction of a millisecond.
-pub(super) const PIECE: usize = 32 * 1024;
 
 /// A timer's resolution. What comes later than that is not made up for.
 const TICK: Duration = Duration::from_millis(1);
@@ -24,6 +22,9 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// So many bytes go at once: servers are at it for a fraction of a millisecond.
+    pub const AT_ONCE: usize = 32 * 1024;
+
     /// Of so many bytes in a second; `None` for 0, which is no limit.
     pub fn new(limit: u64) -> Option<Self> {
         (limit > 0).then(|| Self { limit, busy_until: Mutex::new(Instant::now()) })
@@ -31,11 +32,16 @@ impl Rate {
 
     /// So many bytes have passed: waits until the next may.
     pub async fn pass(&self, bytes: usize) {
-        let now = Instant::now();
-        let free = self.reserve(bytes, now);
-        if free > now + TICK {
+        if let Some(free) = self.after(bytes) {
             sleep_until(free).await;
         }
+    }
+
+    /// So many bytes have passed: when the next may, if that is not at once.
+    pub fn after(&self, bytes: usize) -> Option<Instant> {
+        let now = Instant::now();
+        let free = self.reserve(bytes, now);
+        (free > now + TICK).then_some(free)
     }
 
     /// When the next may pass, if these do now.
@@ -69,7 +75,7 @@ mod tests {
         let rate = Rate::new(100 << 20).unwrap();
         let begun = Instant::now();
         for _ in 0..6400 {
-            rate.pass(PIECE).await;
+            rate.pass(Rate::AT_ONCE).await;
         }
         let took = begun.elapsed().as_secs_f64();
         assert!((1.99..2.01).contains(&took), "200 MiB in {took} s");

@@ -42,8 +42,13 @@ struct Writes {
 
 impl Writes {
     async fn start(stage: &Stage) -> Self {
+        Self::every(stage, Duration::from_millis(3)).await
+    }
+
+    /// With such a pause between two transactions.
+    async fn every(stage: &Stage, pause: Duration) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(write(stage.source.socket_url(&stage.from.name), Arc::clone(&stop)));
+        let task = tokio::spawn(write(stage.source.socket_url(&stage.from.name), pause, Arc::clone(&stop)));
         Self { task, stop }
     }
 
@@ -53,12 +58,12 @@ impl Writes {
     }
 }
 
-async fn write(url: String, stop: Arc<AtomicBool>) {
+async fn write(url: String, pause: Duration, stop: Arc<AtomicBool>) {
     let mut random = Random::new(7);
     let mut mark = 1_000_000;
     let mut client: Option<Client> = None;
     while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(pause).await;
         let Some(session) = client.take() else {
             client = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.ok().map(|(client, connection)| {
                 tokio::spawn(connection);
