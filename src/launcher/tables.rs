@@ -10,9 +10,10 @@
 //! with the connection to the source, is lost with its slot: the tables are then copied again, under another snapshot.
 //!
 //! # How fast
-//! Where copies have a limit (`copy.max_rate`), the lane catches up under it: a walsender and a worker at full speed are
-//! noticed by who shares their servers. The limit ends when it has lasted as long as the copy, as soon as the lane is
-//! near (the target waits for it then), and if it falls behind further (the source keeps all WAL since the snapshot).
+//! Where copies have a limit (`copy.max_rate`), the lane catches up under it: a walsender and a worker at full speed
+//! are noticed by who shares their servers. The limit ends when it has lasted as long as the copy, as soon as the lane
+//! is near (the target waits for it then), and if it falls behind further (the source keeps all WAL since its
+//! snapshot).
 //!
 //! # Taking over
 //! Once the lane is near, the target is fed nothing for a moment. It stands at M then; the lane goes on until it is at
