@@ -90,9 +90,11 @@ async fn what_was_written_meanwhile_follows_as_slowly_for_as_long_as_the_copy_to
     // Some 4 MB, for which the limit would take 17 s.
     execute(&stage.on_source, "UPDATE added SET note = repeat('y', 600)").await;
     let begun = Instant::now();
+    // The target is beyond it, and has to be reached.
+    stage.assert_follows(0, 1).await;
     wait_state(&stage, 0, "catching up").await;
     let (copied, took) = (Instant::now(), begun.elapsed());
-    stage.assert_follows(0, 1).await;
+    stage.assert_follows(0, 2).await;
     wait_state(&stage, 0, "done").await;
     let followed = copied.elapsed();
     // Without a limit it is there within a second.
