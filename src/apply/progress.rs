@@ -21,6 +21,7 @@ pub(super) use self::touch::{Lies, Page, Touch, advance, hold};
 
 use crate::change::{Commit, PgTime};
 use crate::lsn::{CommitLsn, DurableLsn, EndLsn, Lsn};
+use crate::postgres::holders::{Locks, holders};
 use crate::postgres::{Client, PgError};
 use crate::sql::Sql;
 
@@ -124,6 +125,17 @@ pub enum ProgressError {
     /// The stream has several rows: they came from elsewhere.
     #[error("stream \"{stream}\" has {rows} rows in walferry.progress")]
     Doubled { stream: String, rows: usize },
+    /// Somebody has a transaction open in which it was written.
+    #[error(
+        "the position of stream \"{stream}\" is not free: {holders} kept its row in walferry.progress locked for too \
+         long; there the transaction has to end"
+    )]
+    Held {
+        stream: String,
+        holders: String,
+        #[source]
+        source: PgError,
+    },
     /// Nothing was ever done for the stream there.
     #[error("stream \"{0}\" is not known there yet")]
     Unknown(String),
@@ -142,7 +154,7 @@ impl crate::error::Judged for ProgressError {
                 "A restore into a schema \"walferry\" that was there, or replication into it, adds rows: delete the \
                  one that does not belong to what the database holds.",
             ),
-            Self::Taken(_) | Self::Unknown(_) => Verdict::Retry,
+            Self::Held { .. } | Self::Taken(_) | Self::Unknown(_) => Verdict::Retry,
         }
     }
 }
@@ -268,7 +280,7 @@ fn with_durable(row: Row) -> (Stored, Option<DurableLsn>) {
 /// as in [`read_durable`]. Waits for the transaction of whoever applies by it, and nobody else moves it afterwards.
 ///
 /// # Errors
-/// [`ProgressError::Doubled`], or as [`Client::query`].
+/// [`ProgressError::Doubled`], [`ProgressError::Held`], or as [`Client::query`].
 pub async fn claim(
     client: &Client,
     stream: &str,
@@ -277,7 +289,11 @@ pub async fn claim(
         "UPDATE walferry.progress SET epoch = epoch + 1 WHERE stream = $1 RETURNING {}, epoch",
         &[&COLUMNS],
     );
-    let mut rows = client.query(&claim, &[&stream]).await?;
+    let mut rows = match client.query(&claim, &[&stream]).await {
+        // lock_not_available.
+        Err(source) if source.code() == Some("55P03") => return Err(held(client, stream, source).await?),
+        claimed => claimed?,
+    };
     if rows.len() > 1 {
         return Err(ProgressError::Doubled { stream: stream.to_owned(), rows: rows.len() });
     }
@@ -286,6 +302,13 @@ pub async fn claim(
         let (stored, durable) = with_durable(row);
         (epoch, stored, durable)
     }))
+}
+
+/// Why the stream's row could not be had in time.
+async fn held(client: &Client, stream: &str, source: PgError) -> Result<ProgressError, PgError> {
+    let oid = client.query_one(&Sql::new("SELECT 'walferry.progress'::regclass::oid"), &[]).await?;
+    let holders = holders(client, &[oid.get(0)], Locks::OfWriters).await?;
+    Ok(ProgressError::Held { stream: stream.to_owned(), holders, source })
 }
 
 fn stored(row: Row) -> Stored {

@@ -20,6 +20,7 @@
 //! | `presence.rs` | whether the server still has a session that it leaves without an answer |
 //! | `binary.rs` | which types mean the same in binary on every server |
 //! | `catalog.rs` | the catalogue queries both sides share |
+//! | `holders.rs` | who holds the locks that are waited for |
 //! | `error.rs` | [`PgError`], [`ServerError`]: what went wrong, without row values or secrets |
 //! | `redact.rs` | whose words an error's are, and texts without what they quote |
 //! | `sqlstate.rs` | the one table from SQLSTATE to verdict |
@@ -33,6 +34,7 @@ pub mod catalog;
 pub mod client;
 pub mod conninfo;
 pub mod error;
+pub mod holders;
 mod presence;
 mod redact;
 mod session;

@@ -14,6 +14,7 @@ use super::source_tables::SourceFacts;
 use super::state::{self, TableState};
 use super::statement;
 use super::target_tables::{Kind, TargetCatalog};
+use crate::postgres::holders::{Locks, holders};
 use crate::postgres::{Client, PgError, binary};
 use crate::relation::TableName;
 use crate::source::publication::PublishedTable;
@@ -51,7 +52,9 @@ pub(super) async fn prepare(job: &CopyJob) -> Result<Prepared, CopyError> {
     let begun = begin(&target, job, &catalog, &delete_order).await;
     let begun = match begun {
         Err(error) if error.code() == Some("55P03") => {
-            let holders = holders(&target, &catalog).await.map_err(failed)?;
+            target.batch(&ROLLBACK).await.map_err(failed)?;
+            let oids: Vec<u32> = catalog.tables.values().map(|table| table.oid).collect();
+            let holders = holders(&target, &oids, Locks::All).await.map_err(failed)?;
             return Err(CopyError::Blocked { target: scope.target_name.clone(), holders, source: Box::new(error) });
         }
         begun => begun.map_err(failed)?,
@@ -178,27 +181,6 @@ fn fates<'a>(
         Some((&table.name, fate(&scope.settings, former.get(&table.name), can_be_aligned)))
     };
     scope.tables.iter().filter_map(fate).collect()
-}
-
-const HOLDERS: Sql = Sql::new(
-    "SELECT DISTINCT l.pid, coalesce(a.application_name, ''), coalesce(a.state, 'unknown') \
-     FROM pg_locks l JOIN pg_database d ON d.oid = l.database LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
-     WHERE l.locktype = 'relation' AND l.granted AND d.datname = current_database() \
-     AND l.relation = ANY ($1::oid[]) AND l.pid <> pg_backend_pid() ORDER BY l.pid LIMIT 20",
-);
-
-/// Who holds locks on the tables now that waiting for them was given up.
-async fn holders(target: &Client, catalog: &TargetCatalog) -> Result<String, PgError> {
-    target.batch(&ROLLBACK).await?;
-    let oids: Vec<u32> = catalog.tables.values().map(|table| table.oid).collect();
-    let rows = target.query(&HOLDERS, &[&oids]).await?;
-    let holder = |row: &tokio_postgres::Row| {
-        format!("process {} ({}, {})", row.get::<_, i32>(0), row.get::<_, &str>(1), row.get::<_, &str>(2))
-    };
-    Ok(match rows.is_empty() {
-        true => "another session".to_owned(),
-        false => rows.iter().map(holder).collect::<Vec<_>>().join(", "),
-    })
 }
 
 const SAVEPOINT: Sql = Sql::new("SAVEPOINT emptying");

@@ -3,6 +3,11 @@
 
 use std::time::Duration;
 
+use walferry::apply::progress;
+use walferry::error::{Judged, Verdict};
+use walferry::postgres::ConnectOptions;
+use walferry::sql::Sql;
+
 use crate::support::pair::{Pair, run, text, wait_halted};
 use crate::support::prelude::*;
 use crate::support::stage::{Load, connect, execute, stored};
@@ -205,4 +210,26 @@ async fn a_session_that_was_given_up_writes_nothing_to_a_table_that_is_copied_ag
     stage.assert_follows(0, 1).await;
     in_step(&stage, &mut daemon).await;
     assert_eq!(text(target, "SELECT note FROM w_default WHERE id = 1").await.as_deref(), Some("newest"));
+}
+
+#[tokio::test]
+async fn who_keeps_a_target_from_being_taken_up_is_named() {
+    let stage = Stage::new(1).await;
+    let mut daemon = stage.daemon().start();
+    daemon.wait_ready(seconds(60)).await;
+    assert!(daemon.terminate(seconds(20)).await.success());
+    let url = &stage.places[0].db.url;
+    let (reader, writer) = (connect(url).await, connect(url).await);
+    execute(&reader, "SET application_name = 'a report'; BEGIN; SELECT FROM walferry.progress").await;
+    execute(&writer, "SET application_name = 'somebody'; BEGIN; UPDATE walferry.progress SET slot = slot").await;
+    let client = walferry::postgres::Client::connect(&ConnectOptions::parse(url).unwrap(), "test").await.unwrap();
+    client.batch(&Sql::new("SET lock_timeout = '100ms'")).await.unwrap();
+    let error = progress::claim(&client, "walferry").await.unwrap_err();
+    let pid = text(&writer, "SELECT pg_backend_pid()").await.unwrap();
+    let told = format!("{error}");
+    assert!(told.contains(&format!(": process {pid} (somebody, idle in transaction) kept its row")), "{told}");
+    assert!(told.contains("stream \"walferry\"") && !told.contains("a report"), "{told}");
+    assert_eq!(error.verdict(), Verdict::Retry);
+    execute(&writer, "ROLLBACK").await;
+    assert!(progress::claim(&client, "walferry").await.unwrap().is_some());
 }
