@@ -125,7 +125,7 @@ pub enum ProgressError {
     /// The stream has several rows: they came from elsewhere.
     #[error("stream \"{stream}\" has {rows} rows in walferry.progress")]
     Doubled { stream: String, rows: usize },
-    /// Somebody has a transaction open in which it was written.
+    /// Somebody has a transaction open in which it was written, or is kept.
     #[error(
         "the position of stream \"{stream}\" is not free: {holders} kept its row in walferry.progress locked for too \
          long; there the transaction has to end"
@@ -307,7 +307,7 @@ pub async fn claim(
 /// Why the stream's row could not be had in time.
 async fn held(client: &Client, stream: &str, source: PgError) -> Result<ProgressError, PgError> {
     let oid = client.query_one(&Sql::new("SELECT 'walferry.progress'::regclass::oid"), &[]).await?;
-    let holders = holders(client, &[oid.get(0)], Locks::OfWriters).await?;
+    let holders = holders(client, &[oid.get(0)], Locks::OfRows).await?;
     Ok(ProgressError::Held { stream: stream.to_owned(), holders, source })
 }
 

@@ -10,8 +10,8 @@ use crate::sql::Sql;
 pub enum Locks {
     /// All, also those of readers.
     All,
-    /// Those of who writes to the tables, or keeps others from it: they are in the way of one row.
-    OfWriters,
+    /// All but those of who only reads: in the way of one row is who has written it, or keeps it (SELECT … FOR UPDATE).
+    OfRows,
 }
 
 const HOLDERS: Sql = Sql::new(
@@ -19,7 +19,7 @@ const HOLDERS: Sql = Sql::new(
      FROM pg_locks l JOIN pg_database d ON d.oid = l.database LEFT JOIN pg_stat_activity a ON a.pid = l.pid \
      WHERE l.locktype = 'relation' AND l.granted AND d.datname = current_database() \
      AND l.relation = ANY ($1::oid[]) AND l.pid <> pg_backend_pid() \
-     AND ($2 OR l.mode NOT IN ('AccessShareLock', 'RowShareLock')) ORDER BY l.pid LIMIT 20",
+     AND ($2 OR l.mode <> 'AccessShareLock') ORDER BY l.pid LIMIT 20",
 );
 
 /// Who holds locks on these tables (`pg_class.oid`) now, for a message: `process 123 (psql, idle in transaction)`. To

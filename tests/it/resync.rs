@@ -219,17 +219,21 @@ async fn who_keeps_a_target_from_being_taken_up_is_named() {
     daemon.wait_ready(seconds(60)).await;
     assert!(daemon.terminate(seconds(20)).await.success());
     let url = &stage.places[0].db.url;
-    let (reader, writer) = (connect(url).await, connect(url).await);
+    let reader = connect(url).await;
     execute(&reader, "SET application_name = 'a report'; BEGIN; SELECT FROM walferry.progress").await;
-    execute(&writer, "SET application_name = 'somebody'; BEGIN; UPDATE walferry.progress SET slot = slot").await;
     let client = walferry::postgres::Client::connect(&ConnectOptions::parse(url).unwrap(), "test").await.unwrap();
     client.batch(&Sql::new("SET lock_timeout = '100ms'")).await.unwrap();
-    let error = progress::claim(&client, "walferry").await.unwrap_err();
-    let pid = text(&writer, "SELECT pg_backend_pid()").await.unwrap();
-    let told = format!("{error}");
-    assert!(told.contains(&format!(": process {pid} (somebody, idle in transaction) kept its row")), "{told}");
-    assert!(told.contains("stream \"walferry\"") && !told.contains("a report"), "{told}");
-    assert_eq!(error.verdict(), Verdict::Retry);
-    execute(&writer, "ROLLBACK").await;
+    // As a transaction of walferry's begins, and as it ends.
+    for keeps in ["SELECT FROM walferry.progress FOR UPDATE", "UPDATE walferry.progress SET slot = slot"] {
+        let holder = connect(url).await;
+        let pid = text(&holder, "SELECT pg_backend_pid()").await.unwrap();
+        execute(&holder, &format!("SET application_name = 'somebody'; BEGIN; {keeps}")).await;
+        let error = progress::claim(&client, "walferry").await.unwrap_err();
+        let told = format!("{error}");
+        assert!(told.contains(&format!(": process {pid} (somebody, idle in transaction) kept its row")), "{told}");
+        assert!(told.contains("stream \"walferry\"") && !told.contains("a report"), "{told}");
+        assert_eq!(error.verdict(), Verdict::Retry);
+        execute(&holder, "ROLLBACK").await;
+    }
     assert!(progress::claim(&client, "walferry").await.unwrap().is_some());
 }
