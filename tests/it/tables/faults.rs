@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{ADDED, Writes, add_on_source, hold_up, in_step, state, wait_state};
 use crate::support::pair::text;
 use crate::support::prelude::*;
-use crate::support::stage::{connect, execute};
+use crate::support::stage::{connect, execute, wait_row};
 
 /// A running daemon, and the table on the targets.
 async fn ready(stage: &Stage) -> Daemon {
@@ -146,8 +146,10 @@ async fn a_lane_that_is_given_up_writes_nothing_to_a_table_that_another_one_copi
     execute(&holder, "COMMIT").await;
     wait_for("the lane to wait", seconds(60), async || waits("wait_event = 'advisory'").await).await;
 
-    // One table is gone, and the other is brought in by another lane.
+    // One table is gone, and the other is brought in by another lane; the target is beyond both's changes then.
     execute(&stage.on_source, "UPDATE second SET n = 2").await;
+    stage.mark(1).await;
+    wait_row(target, 1, 60).await;
     execute(&stage.on_source, "DROP TABLE first").await;
     let copied = "table copied target_name=\"t0\" table=public.second";
     let goes_on = async || match daemon.log_count(copied) > 1 {
